@@ -1,0 +1,46 @@
+"""facefit: one photograph to a 3D face, by analysis by synthesis with a morphable model.
+
+    import facefit as ff
+    model  = ff.load_model("builtin")
+    photo  = ff.Observation.from_file("photo.jpg")
+    result = ff.fit(photo, model, ff.initialize(photo, model))
+    print(result.summary()); ff.export(result, "face.glb"); ff.report(result, "face.html")
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+try:
+    __version__ = version("facefit")
+except PackageNotFoundError:  # run from a source tree that is not installed
+    __version__ = "0+unknown"
+
+# Public name -> module. Imported on first use, so that `import facefit` and `facefit --help` are instant.
+_PUBLIC = {
+    "Camera": "facefit.models.camera",
+    "FacefitError": "facefit.errors",
+    "LinearFaceModel": "facefit.models.face_model",
+    "Lighting": "facefit.models.lighting",
+    "ModelFileError": "facefit.errors",
+    "NoFaceFound": "facefit.errors",
+    "Observation": "facefit.observation",
+    "Pose": "facefit.models.camera",
+    "Scene": "facefit.models.scene",
+    "UnreadableInput": "facefit.errors",
+    "load_model": "facefit.models",
+}
+
+__all__ = ["__version__", *sorted(_PUBLIC)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'facefit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

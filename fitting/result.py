@@ -1,0 +1,84 @@
+"""What a fit leaves behind: the scene, how each stage ended, and how well the photograph is explained."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from facefit.models.face_model import LinearFaceModel
+from facefit.models.scene import Scene
+from facefit.observation import Observation
+
+
+class Status(enum.Enum):
+    """How a solver ended; the value is the sentence a user reads."""
+
+    CONVERGED = "The fit converged."
+    STEPS_USED = "The fit used all its steps and was still improving slightly."
+    NO_DESCENT = "No step lowered the cost any further."
+    NOT_FINITE = "The cost became infinite or NaN; the last finite state was kept."
+    NOTHING_TO_FIT = "There was no evidence to fit: no usable landmark and no usable pixel."
+
+    @property
+    def ok(self) -> bool:
+        return self in (Status.CONVERGED, Status.STEPS_USED, Status.NO_DESCENT)
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One stage: how it ended, its steps, its cost by term before and after, and its time."""
+
+    name: str
+    status: Status
+    steps: int
+    cost_before: dict[str, float]
+    cost_after: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted scene with its evidence.
+
+    `landmark_error` is the mean distance of the 51 inner landmarks over the outer eye distance (a fraction);
+    the photometric figures are RMS differences in sRGB levels (0-1) over the face pixels in use, at the start and
+    at the end; `pixels_used` is the fraction of visible face pixels in use. NaN where it does not apply.
+    """
+
+    scene: Scene
+    model: LinearFaceModel
+    observation: Observation
+    stages: tuple[StageReport, ...]
+    landmark_error: float = float("nan")
+    photometric_rms_start: float = float("nan")
+    photometric_rms: float = float("nan")
+    pixels_used: float = float("nan")
+    landmarks_fitted: Float[np.ndarray, "68 2"] | None = None
+    inliers: Bool[np.ndarray, "height width"] | None = None
+    warnings: tuple[str, ...] = ()
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def status(self) -> Status:
+        return self.stages[-1].status if self.stages else Status.NOTHING_TO_FIT
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+    def summary(self) -> str:
+        """A few lines a person reads after a fit."""
+        yaw, pitch, roll = self.scene.pose.yaw_pitch_roll_deg()
+        lines = [
+            self.status.value,
+            f"landmarks {100 * self.landmark_error:.1f} % of the eye distance; colour RMS "
+            f"{255 * self.photometric_rms:.1f} grey levels (start {255 * self.photometric_rms_start:.1f}); "
+            f"{100 * self.pixels_used:.0f} % of face pixels used; {1000 * self.seconds:.0f} ms",
+            f"head turned {yaw:+.0f} deg, pitch {pitch:+.0f}, roll {roll:+.0f}; field of view "
+            f"{self.scene.camera.field_of_view_deg:.0f} deg ({self.scene.camera.focal_source})",
+            f"model {self.model.name} ({self.model.source.licence}, {self.model.source.licence_class})",
+        ]
+        return "\n".join([*lines, *self.warnings])

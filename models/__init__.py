@@ -1,0 +1,1 @@
+"""The forward side: morphable models, camera, light, and the scene that holds their values."""
