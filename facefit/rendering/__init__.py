@@ -1,0 +1,1 @@
+"""Differentiable rendering on tensors; knows no face: rasterize, interpolate, shade."""
