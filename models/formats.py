@@ -1,0 +1,55 @@
+"""Which loader reads a file: decided by its first bytes and its contents, never by its name alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from facefit.errors import ModelFileError
+from facefit.models import ict, pack
+from facefit.models.face_model import LinearFaceModel
+
+NAMES = ("builtin", "ict")
+HEAD_BYTES = 512
+
+
+def load(name_or_path: str | Path) -> LinearFaceModel:
+    path = Path(name_or_path)
+    if isinstance(name_or_path, str) and name_or_path in NAMES:
+        return _by_name(name_or_path)
+    if path.is_dir():
+        return _folder(path)
+    if not path.exists():
+        raise ModelFileError(
+            f"no face model {str(name_or_path)!r}: it is neither one of {', '.join(NAMES)} nor a file that exists; "
+            "`facefit models` lists what is installed"
+        )
+    return _file(path)
+
+
+def _by_name(name: str) -> LinearFaceModel:
+    if name == "ict":
+        return ict.load()
+    from facefit.models import builtin
+
+    return builtin.load()
+
+
+def _folder(path: Path) -> LinearFaceModel:
+    if ict.is_folder(path):
+        return ict.load(path)
+    raise ModelFileError(
+        f"{path}: a folder without {ict.NEUTRAL}; only ICT-FaceKit comes as a folder, give the model file instead"
+    )
+
+
+def _file(path: Path) -> LinearFaceModel:
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(HEAD_BYTES)
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
+    if pack.is_pack(head):
+        return pack.load_pack(path)
+    raise ModelFileError(
+        f"{path}: no face-model format facefit knows begins like this file ({head[:8].hex()})"
+    )
