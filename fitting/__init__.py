@@ -1,0 +1,1 @@
+"""The inverse side: from a photograph to the scene that explains it."""

@@ -66,7 +66,8 @@ class ModelSource:
     sha256: str = ""
 
 
-@dataclass(frozen=True)
+# Compared and hashed as the one object it is: comparing 50 MB of numbers is never what is meant.
+@dataclass(frozen=True, eq=False)
 class LinearFaceModel:
     """shape = mean + identity . identity_basis + expression . expression_basis, in millimetres, model frame.
 

@@ -1,0 +1,150 @@
+"""The fit: a recipe of stages on one photograph."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from facefit.fitting.linear import landmark_start, with_ambient_level
+from facefit.fitting.pyramid import PyramidLevel, face_pyramid
+from facefit.fitting.residual import AbstractResidual
+from facefit.fitting.residuals.contour import contour_residual
+from facefit.fitting.residuals.landmarks import INNER, landmark_residual
+from facefit.fitting.residuals.photometric import PhotometricResidual
+from facefit.fitting.residuals.priors import CoefficientPrior, FocalPrior, LightPrior
+from facefit.fitting.result import FitResult, StageReport, Status
+from facefit.fitting.stages import STANDARD, Stage
+from facefit.fitting.surface_samples import surface_samples
+from facefit.models.face_model import LinearFaceModel
+from facefit.models.scene import Scene
+from facefit.observation import Observation
+
+Progress = Callable[[str, float], None]
+
+
+def fit(
+    observation: Observation,
+    model: LinearFaceModel,
+    start: Scene | None = None,
+    stages: Sequence[Stage] = STANDARD,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Fit a scene to one photograph; without a `start`, from the landmarks.
+
+    `progress(stage name, share done)` is called before each stage. A stage that fails leaves the scene it got and
+    says so in its report; the result's scene is always finite.
+    """
+    began = time.perf_counter()
+    scene = landmark_start(observation, model) if start is None else start
+    sizes = sorted({stage.photometric_px for stage in stages if stage.photometric_px})
+    levels = dict(zip(sizes, face_pyramid(observation, sizes), strict=True))
+    reports: list[StageReport] = []
+    lit = start is not None
+    rms_start = math.nan
+    with torch.no_grad():
+        for number, stage in enumerate(stages):
+            if progress is not None:
+                progress(stage.name, number / len(stages))
+            if stage.photometric_px and not lit:
+                scene = exposed(scene, model, levels[stage.photometric_px], stage.samples)
+                lit = True
+            if stage.photometric_px and math.isnan(rms_start):
+                rms_start, _ = photometric_rms(scene, model, levels[sizes[-1]])
+            residuals = terms(stage, observation, model, scene, levels.get(stage.photometric_px))
+            free = freed(stage, observation)
+            scene, report = stage.solver.solve(residuals, scene, free, stage.name)
+            reports.append(report)
+        rms, used = (math.nan, math.nan)
+        if sizes:
+            rms, used = photometric_rms(scene, model, levels[sizes[-1]])
+    fitted = landmark_pixels(scene, model)
+    return FitResult(
+        scene=scene,
+        model=model,
+        observation=observation,
+        stages=tuple(reports),
+        landmark_error=landmark_error(observation, fitted),
+        photometric_rms_start=rms_start,
+        photometric_rms=rms,
+        pixels_used=used,
+        landmarks_fitted=fitted,
+        timings={"fit": time.perf_counter() - began},
+    )
+
+
+def freed(stage: Stage, observation: Observation) -> tuple[str, ...]:
+    """The stage's unknowns; a focal length that is known stays."""
+    return tuple(name for name in stage.free if name != "focal" or observation.focal_sigma > 0)
+
+
+def terms(
+    stage: Stage, observation: Observation, model: LinearFaceModel, scene: Scene, level: PyramidLevel | None
+) -> list[AbstractResidual]:
+    """The evidence and the priors of one stage."""
+    found: list[AbstractResidual | None] = []
+    if stage.landmarks:
+        found.append(landmark_residual(observation, model))
+    if stage.contour:
+        found.append(contour_residual(observation, model))
+    if level is not None:
+        found.append(PhotometricResidual(model, surface_samples(model, stage.samples), level))
+    for block in ("identity", "expression", "albedo"):
+        if block in stage.free:
+            found.append(CoefficientPrior(block))
+    if "focal" in stage.free and observation.focal_sigma > 0:
+        found.append(FocalPrior(math.log(float(observation.camera.focal_px)), observation.focal_sigma))
+    if "lighting" in stage.free:
+        found.append(LightPrior())
+    return [term for term in found if term is not None]
+
+
+def exposed(scene: Scene, model: LinearFaceModel, level: PyramidLevel, samples: int) -> Scene:
+    """White ambient light at the level that gives the face its median brightness in the photograph."""
+    residual = PhotometricResidual(model, surface_samples(model, samples), level).freeze(with_ambient_level(scene, 0.5))
+    frozen = residual.frozen
+    if frozen is None or not len(frozen.chosen):
+        return with_ambient_level(scene, 1.0)
+    dark = with_ambient_level(scene, 0.0)
+    plain = replace(frozen, weight=np.ones(len(frozen.chosen), np.float32))
+    observed = -residual._evaluate(dark, plain, None)[0]
+    linear = float(np.median(observed.clip(0, 1))) ** 2.2
+    albedo = float(np.median(residual.samples.albedo_mean[frozen.chosen]))
+    return with_ambient_level(scene, max(0.02, linear / max(albedo, 1e-3)))
+
+
+def photometric_rms(scene: Scene, model: LinearFaceModel, level: PyramidLevel) -> tuple[float, float]:
+    """RMS colour difference over visible face samples (each by its area), and the share the robust weights keep."""
+    residual = PhotometricResidual(model, surface_samples(model, 4000), level).freeze(scene)
+    frozen = residual.frozen
+    if frozen is None or not len(frozen.chosen):
+        return math.nan, 0.0
+    plain = replace(frozen, weight=np.ones(len(frozen.chosen), np.float32))
+    values, _ = residual._evaluate(scene, plain, None)
+    return float(np.sqrt((values.astype(np.float64) ** 2).mean())), frozen.inliers
+
+
+def landmark_pixels(scene: Scene, model: LinearFaceModel) -> np.ndarray:
+    """The model's 68 landmarks in pixels, NaN for those it does not know."""
+    points = model.landmark_points(scene.shape(model))
+    pixels = np.full((68, 2), np.nan)
+    pixels[model.topology.landmarks.numbers] = scene.camera.project(scene.pose.apply(points)).numpy()
+    return pixels
+
+
+def landmark_error(observation: Observation, fitted: np.ndarray) -> float:
+    """Mean distance of the 51 inner landmarks over the outer eye distance."""
+    if observation.landmarks is None:
+        return math.nan
+    distance = np.linalg.norm(observation.landmarks - fitted, axis=1)[INNER]
+    distance = distance[np.isfinite(distance)]
+    if not len(distance) or not observation.interocular_px > 0:
+        return math.nan
+    return float(distance.mean() / observation.interocular_px)
+
+
+__all__ = ["FitResult", "Status", "fit"]

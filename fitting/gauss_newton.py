@@ -1,0 +1,91 @@
+"""Levenberg-Marquardt on summed normal equations. It never sees a face."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations
+from facefit.fitting.result import StageReport, Status
+from facefit.models.scene import Scene
+
+
+@dataclass(frozen=True)
+class GaussNewton:
+    """Freeze, linearise, damp, Cholesky, accept or damp more.
+
+    `steps` bounds the accepted steps; a step that lowers the cost by less than `tolerance` of it ends the stage.
+    Damping scales the diagonal (Marquardt), so it does not depend on the unknowns' units; it starts at
+    `damping`, shrinks threefold after a good step and grows fourfold after a refused one.
+    """
+
+    steps: int = 10
+    tolerance: float = 1e-3
+    damping: float = 1e-3
+    refusals: int = 6
+
+    def solve(
+        self,
+        residuals: Sequence[AbstractResidual],
+        scene: Scene,
+        free: tuple[str, ...],
+        name: str = "gauss-newton",
+    ) -> tuple[Scene, StageReport]:
+        started = time.perf_counter()
+        damping, accepted = self.damping, 0
+        status = Status.STEPS_USED
+        before: dict[str, float] = {}
+        after: dict[str, float] = {}
+        while accepted < self.steps:
+            frozen = [residual.freeze(scene) for residual in residuals]
+            parts = [normal_equations(residual, scene, free) for residual in frozen]
+            if not before:
+                before = {r.name: part.cost for r, part in zip(frozen, parts, strict=True)}
+            system = sum(parts[1:], parts[0])
+            if not (math.isfinite(system.cost) and bool(torch.isfinite(system.matrix).all())):
+                status = Status.NOT_FINITE
+                break
+            taken = None
+            for _ in range(self.refusals):
+                step = damped_step(system, damping)
+                if step is None:
+                    damping = max(4 * damping, 1e-6)
+                    continue
+                x = scene.pack(free)
+                candidate = scene.with_packed(free, x + step.to(x))
+                costs = {residual.name: cost(residual, candidate) for residual in frozen}
+                total = sum(costs.values())
+                # A NaN compares false, so a step into nonsense is refused like one uphill.
+                if total < system.cost:
+                    taken = candidate
+                    break
+                damping = max(4 * damping, 1e-6)
+            if taken is None:
+                status = Status.NO_DESCENT
+                break
+            scene, accepted, after = taken, accepted + 1, costs
+            damping = max(damping / 3, 1e-9)
+            if system.cost - total <= self.tolerance * system.cost:
+                status = Status.CONVERGED
+                break
+        return scene, StageReport(
+            name, status, accepted, before, after or before, time.perf_counter() - started
+        )
+
+
+def damped_step(system: NormalEquations, damping: float) -> Float[Tensor, "unknowns"] | None:
+    """The minimiser of the damped quadratic, or None where the matrix is not positive definite."""
+    diagonal = system.matrix.diagonal()
+    # An unknown that no residual sees has a zero row; the floor holds it where it is.
+    floor = 1e-12 * float(diagonal.max()) + 1e-30
+    damped = system.matrix + torch.diag(damping * diagonal + floor)
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if int(failed):
+        return None
+    return -torch.cholesky_solve(system.gradient[:, None], factor)[:, 0]

@@ -1,0 +1,73 @@
+"""A start from landmarks alone: pose in closed form, the rest by a few steps of least squares."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from facefit.fitting.residuals.landmarks import INNER
+from facefit.models.camera import Camera, Pose
+from facefit.models.face_model import LinearFaceModel
+from facefit.models.scene import Scene
+from facefit.observation import Observation
+
+# Without landmarks the face is taken to be in the middle, its outer eye corners a quarter of the picture apart.
+GUESSED_EYE_SHARE = 0.25
+
+
+def landmark_start(observation: Observation, model: LinearFaceModel) -> Scene:
+    """The mean face posed by scaled orthography (POS) on the inner landmarks; a frontal guess without landmarks.
+
+    Source: DeMenthon and Davis, "Model-based object pose in 25 lines of code", IJCV 1995: the two rows of the best
+    affine camera are made orthonormal, their mean length is focal / depth.
+    """
+    camera = observation.camera
+    scene = Scene.neutral(model, camera)
+    if observation.landmarks is None:
+        return scene.with_pose(_middle(camera))
+    known = np.isfinite(observation.landmarks).all(1)
+    landmarks = model.topology.landmarks
+    chosen = [i for i, n in enumerate(landmarks.numbers) if n in INNER and known[n]]
+    if len(chosen) < 6:
+        return scene.with_pose(_middle(camera))
+    points = model.landmark_points(model.mean).double().numpy()[chosen]
+    pixels = observation.landmarks[landmarks.numbers[chosen]].astype(np.float64)
+    middle, centre = points.mean(0), pixels.mean(0)
+    affine, *_ = np.linalg.lstsq(points - middle, pixels - centre, rcond=None)
+    u, singular, vt = np.linalg.svd(affine.T, full_matrices=False)
+    if not np.isfinite(singular).all() or singular[-1] < 1e-9:
+        return scene.with_pose(_middle(camera))
+    rows = u @ vt
+    rotation = np.stack([rows[0], rows[1], np.cross(rows[0], rows[1])])
+    depth = float(camera.focal_px) / singular.mean()
+    ray = np.append((centre - camera.principal_point.double().numpy()) / float(camera.focal_px), 1.0)
+    # The camera looks at the centroid along `ray`: the orthographic rotation is relative to that line of sight.
+    rotation = _turn_onto(ray) @ rotation
+    translation = depth * ray - rotation @ middle
+    pose = Pose.from_camera_from_model(torch.from_numpy(rotation), torch.from_numpy(translation))
+    return scene.with_pose(Pose(pose.rotation.float(), pose.translation_mm.float()))
+
+
+def _turn_onto(ray: np.ndarray) -> np.ndarray:
+    """The smallest rotation that takes the optical axis onto a line of sight."""
+    target = ray / np.linalg.norm(ray)
+    axis = np.cross([0.0, 0.0, 1.0], target)
+    cosine = float(target[2])
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    return np.eye(3) + cross + cross @ cross / (1 + cosine)
+
+
+def _middle(camera: Camera) -> Pose:
+    eyes_px = GUESSED_EYE_SHARE * min(camera.width, camera.height)
+    distance = 90.0 * float(camera.focal_px) / eyes_px
+    return Pose.frontal(max(distance, 150.0) if math.isfinite(distance) else 600.0)
+
+
+def with_ambient_level(scene: Scene, level: float) -> Scene:
+    """The scene under white ambient light of a given level."""
+    coefficients = torch.zeros_like(scene.lighting.coefficients)
+    coefficients[0] = level / (0.5 / math.sqrt(math.pi))
+    return replace(scene, lighting=replace(scene.lighting, coefficients=coefficients))

@@ -1,0 +1,97 @@
+"""How projected surface points move with pose, focal length and shape: the analytic part the point terms share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from facefit.models.face_model import LinearFaceModel
+from facefit.models.scene import Scene
+
+
+class SurfacePoints:
+    """Points fixed on a model's surface (triangle and barycentric weights), with their rows of the shape basis."""
+
+    def __init__(
+        self,
+        model: LinearFaceModel,
+        triangles: Float[np.ndarray, "points"],
+        barycentric: Float[np.ndarray, "points 3"],
+    ) -> None:
+        corner = model.triangles[torch.as_tensor(np.asarray(triangles), dtype=torch.int64)]
+        weights = torch.as_tensor(np.asarray(barycentric)).to(model.mean)
+        self.mean = (model.mean[corner] * weights[..., None]).sum(1)
+        self.basis = torch.cat(
+            [
+                (basis[:, corner] * weights[None, ..., None]).sum(2)
+                for basis in (model.identity_basis, model.expression_basis)
+            ]
+        ).permute(1, 2, 0)
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def at(self, scene: Scene) -> Float[torch.Tensor, "points 3"]:
+        """The points in the model frame."""
+        coefficients = torch.cat([scene.identity, scene.expression])
+        return self.mean.to(coefficients) + self.basis.to(coefficients) @ coefficients
+
+
+def project_with_jacobian(
+    scene: Scene, points: SurfacePoints
+) -> tuple[Float[np.ndarray, "points 2"], Float[np.ndarray, "points 2 unknowns"]]:
+    """Pixels of surface points and their derivative by rotation, translation, log focal, identity, expression.
+
+    With X = F exp(w) p + t: dX/dw = -F exp(w) [p]x J_r(w), J_r the right Jacobian of SO(3).
+    """
+    shape = np.concatenate([scene.identity.numpy(), scene.expression.numpy()]).astype(np.float64)
+    basis = points.basis.numpy().astype(np.float64)
+    p = points.mean.numpy().astype(np.float64) + basis @ shape
+    w = scene.pose.rotation.double()
+    rotation = scene.pose.camera_from_model.double().numpy()
+    camera_points = p @ rotation.T + scene.pose.translation_mm.double().numpy()
+    focal = float(scene.camera.focal_px)
+    x, y, z = camera_points.T
+    relative = focal * np.stack([x, y], 1) / z[:, None]
+    zero = np.zeros_like(z)
+    by_camera_point = np.stack(
+        [np.stack([focal / z, zero, -relative[:, 0] / z], 1), np.stack([zero, focal / z, -relative[:, 1] / z], 1)],
+        axis=1,
+    )
+    by_point = by_camera_point @ rotation
+    by_rotation = -by_point @ skew(p) @ right_jacobian(w.numpy())
+    jacobian = np.concatenate([by_rotation, by_camera_point, relative[:, :, None], by_point @ basis], axis=2)
+    return relative + scene.camera.principal_point.double().numpy(), jacobian
+
+
+def skew(vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3 3"]:
+    """[v]x with [v]x u = v x u."""
+    x, y, z = vectors.T
+    zero = np.zeros_like(x)
+    return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1).reshape(-1, 3, 3)
+
+
+def right_jacobian(w: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
+    """exp(w + dw) = exp(w) exp(J_r(w) dw) to first order (Sola et al. 2018, equation 143)."""
+    angle = float(np.linalg.norm(w))
+    cross = skew(w[None])[0]
+    if angle < 1e-4:
+        return np.eye(3) - cross / 2 + cross @ cross / 6
+    return (
+        np.eye(3)
+        - (1 - np.cos(angle)) / angle**2 * cross
+        + (angle - np.sin(angle)) / angle**3 * cross @ cross
+    )
+
+
+def free_columns(scene: Scene, free: tuple[str, ...], blocks: tuple[str, ...]) -> list[tuple[slice, slice]]:
+    """Pairs (column of a Jacobian that holds `blocks` side by side, column of the packed vector) for freed blocks."""
+    layout = scene.layout(free)
+    pairs, start = [], 0
+    for name in blocks:
+        size = scene.block(name).numel()
+        if name in layout:
+            pairs.append((slice(start, start + size), layout[name]))
+        start += size
+    return pairs

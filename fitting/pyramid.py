@@ -1,0 +1,75 @@
+"""The photograph around the face at a few sizes, in float sRGB, with the map to original pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from facefit.observation import Observation
+
+# The crop reaches this far beyond the landmarks' box, as a share of its larger side: forehead and ears.
+MARGIN = 0.35
+
+
+@dataclass(frozen=True)
+class PyramidLevel:
+    """A resampled crop. A point of the photograph lies at (pixel - origin) * scale in it, edge-based as ever."""
+
+    image: Float[np.ndarray, "height width 3"]
+    usable: Bool[np.ndarray, "height width"]
+    scale: float
+    origin: Float[np.ndarray, "2"]
+
+
+def face_box(observation: Observation) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the landmarks with a margin (more above, for the forehead), inside the photograph."""
+    if observation.landmarks is None or not np.isfinite(observation.landmarks).any():
+        return 0, 0, observation.width, observation.height
+    known = observation.landmarks[np.isfinite(observation.landmarks).all(1)]
+    low, high = known.min(0), known.max(0)
+    reach = MARGIN * float((high - low).max())
+    left, top = np.floor(low - [reach, 1.7 * reach]).astype(int)
+    right, bottom = np.ceil(high + [reach, 0.7 * reach]).astype(int)
+    return (
+        max(0, min(left, observation.width - 1)),
+        max(0, min(top, observation.height - 1)),
+        min(observation.width, max(right, 1)),
+        min(observation.height, max(bottom, 1)),
+    )
+
+
+def face_pyramid(observation: Observation, sizes: Sequence[int]) -> list[PyramidLevel]:
+    """One square level per size in pixels; a photograph is never enlarged.
+
+    The crop is completed to a square (unusable pixels), so that both axes have exactly the same scale.
+    """
+    left, top, right, bottom = face_box(observation)
+    side = max(right - left, bottom - top)
+    crop = np.ascontiguousarray(observation.image[top:bottom, left:right])
+    pixels = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
+    usable = torch.ones(1, 1, bottom - top, right - left)
+    if observation.mask is not None:
+        usable = torch.from_numpy(observation.mask[top:bottom, left:right].astype(np.float32))[None, None]
+    missing = (0, side - (right - left), 0, side - (bottom - top))
+    pixels = torch.nn.functional.pad(pixels, missing, mode="replicate")
+    usable = torch.nn.functional.pad(usable, missing)
+    levels = []
+    for size in sizes:
+        size = min(size, side)
+        image = _shrink(pixels, size)[0].permute(1, 2, 0).contiguous().numpy()
+        kept = _shrink(usable, size)[0, 0].numpy() > 0.99
+        levels.append(PyramidLevel(image, kept, size / side, np.array([left, top], dtype=np.float64)))
+    return levels
+
+
+def _shrink(image: torch.Tensor, size: int) -> torch.Tensor:
+    """Antialiased resampling to size x size: a tent as wide as the ratio, free of aliasing at any ratio."""
+    if image.shape[-1] == size:
+        return image
+    return torch.nn.functional.interpolate(
+        image, size=(size, size), mode="bilinear", antialias=True, align_corners=False
+    )

@@ -1,0 +1,212 @@
+"""The dense photometric term: predicted against observed colour at points fixed on the surface.
+
+The surface-sample view of Blanz and Vetter's ("Face Recognition Based on Fitting a 3D Morphable Model", PAMI 2003)
+cost: a few thousand points of the surface rather than all pixels, each projected into the photograph and shaded from
+nine spherical harmonics. The derivative goes through the image gradient and through the shading normal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from facefit.fitting.projection import right_jacobian
+from facefit.fitting.pyramid import PyramidLevel
+from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations
+from facefit.fitting.residuals.landmarks import assemble
+from facefit.fitting.surface_samples import SurfaceSamples
+from facefit.kernels.photometric import photometric_kernel, sample_geometry
+from facefit.models.face_model import LinearFaceModel
+from facefit.models.scene import Scene
+from facefit.rendering.rasterize import rasterize
+from facefit.rendering.shade import lambertian, linear_to_srgb
+
+BLOCKS = ("rotation", "translation", "focal", "identity", "expression", "albedo", "lighting")
+
+# Beyond this angle between surface and line of sight (cosine) a sample is a sliver of pixels that a millimetre of
+# wrong shape moves onto the background.
+GRAZING_COSINE = 0.25
+# A sample further behind the z-buffer than this is hidden: above the depth step between neighbouring pixels of a
+# cheek at the coarsest level, below the depth of a nose.
+HIDDEN_MM = 4.0
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The discrete choices at one scene: which samples count, and how much (square root of the weight over sigma)."""
+
+    chosen: Int[np.ndarray, "n"]
+    weight: Float[np.ndarray, "n"]
+    sigma: float
+    inliers: float
+
+
+@dataclass(frozen=True)
+class PhotometricResidual(AbstractResidual):
+    """Predicted minus observed sRGB at surface samples, whitened.
+
+    What the model cannot say (pores, shadows, highlights, hair) is an error of some 0.05 to 0.1 that neighbouring
+    samples share: the samples together count as `independent` observations however many there are, each by the
+    area of the picture it covers. The error's size is estimated from the residuals (median absolute deviation,
+    at least `sigma_floor`), and samples beyond it are scaled down by Geman and McClure's weights.
+    """
+
+    model: LinearFaceModel
+    samples: SurfaceSamples
+    level: PyramidLevel
+    independent: float = 500.0
+    sigma_floor: float = 0.02
+    frozen: Frozen | None = None
+    name: str = "photometric"
+
+    def freeze(self, scene: Scene) -> PhotometricResidual:
+        chosen, footprint = visible_samples(self.model, self.samples, self.level, scene)
+        if not len(chosen):
+            return replace(self, frozen=Frozen(chosen, np.zeros(0, np.float32), self.sigma_floor, 0.0))
+        share = footprint / footprint.sum()
+        plain = Frozen(chosen, np.ones(len(chosen), np.float32), 1.0, 1.0)
+        values, _ = self._evaluate(scene, plain, None)
+        error = np.sqrt((values.reshape(-1, 3).astype(np.float64) ** 2).mean(1))
+        # 1.3 turns the median of a three-channel root mean square into the standard deviation of one channel.
+        sigma = max(self.sigma_floor, float(1.3 * np.median(error)))
+        robust = 1 / (1 + (error / (2.5 * sigma)) ** 2) ** 2
+        weight = np.sqrt(self.independent * share * robust) / sigma
+        frozen = Frozen(chosen, weight.astype(np.float32), sigma, float((share * robust).sum()))
+        return replace(self, frozen=frozen)
+
+    def __call__(self, scene: Scene) -> Float[Tensor, "rows"]:
+        """The residuals in torch, differentiable: the oracle of the kernel."""
+        frozen = self._frozen(scene)
+        chosen = torch.from_numpy(frozen.chosen)
+        coefficients = torch.cat([scene.identity, scene.expression])
+        samples = self.samples
+        geometry = torch.from_numpy(samples.geometry_mean)[chosen].to(coefficients) + (
+            torch.from_numpy(samples.geometry_basis)[chosen].to(coefficients) @ coefficients
+        )
+        albedo = torch.from_numpy(samples.albedo_mean)[chosen].to(coefficients) + (
+            torch.from_numpy(samples.albedo_basis)[chosen].to(coefficients) @ scene.albedo
+        )
+        normal = torch.nn.functional.normalize(torch.linalg.cross(geometry[:, 3:6], geometry[:, 6:9]), dim=-1)
+        predicted = linear_to_srgb(lambertian(albedo, scene.lighting.irradiance(normal)))
+        pixels = scene.camera.project(scene.pose.apply(geometry[:, :3]))
+        texel = (pixels - torch.from_numpy(self.level.origin).to(pixels)) * self.level.scale - 0.5
+        observed, inside = read_spline(torch.from_numpy(self.level.image).to(pixels), texel)
+        weight = torch.from_numpy(frozen.weight).to(pixels) * inside
+        return (weight[:, None] * (predicted - observed)).reshape(-1)
+
+    def _frozen(self, scene: Scene) -> Frozen:
+        if self.frozen is not None:
+            return self.frozen
+        frozen = self.freeze(scene).frozen
+        assert frozen is not None
+        return frozen
+
+    def _evaluate(
+        self, scene: Scene, frozen: Frozen, jacobian: Float[np.ndarray, "rows unknowns"] | None
+    ) -> tuple[Float[np.ndarray, "rows"], Float[np.ndarray, "rows unknowns"] | None]:
+        samples, chosen = self.samples, frozen.chosen
+        coefficients = torch.cat([scene.identity, scene.expression]).numpy().astype(np.float32)
+        geometry = np.empty((len(chosen), 9), dtype=np.float32)
+        albedo = np.empty((len(chosen), 3), dtype=np.float32)
+        sample_geometry(chosen, samples.geometry_mean, samples.geometry_basis, coefficients, geometry)
+        sample_geometry(
+            chosen, samples.albedo_mean, samples.albedo_basis, scene.albedo.numpy().astype(np.float32), albedo
+        )
+        values = np.empty(3 * len(chosen), dtype=np.float32)
+        photometric_kernel(
+            chosen,
+            geometry,
+            albedo,
+            samples.geometry_basis,
+            samples.albedo_basis,
+            scene.lighting.coefficients.numpy().astype(np.float64),
+            scene.pose.camera_from_model.double().numpy(),
+            right_jacobian(scene.pose.rotation.double().numpy()),
+            scene.pose.translation_mm.numpy().astype(np.float64),
+            float(scene.camera.focal_px),
+            scene.camera.principal_point.numpy().astype(np.float64),
+            self.level.scale,
+            self.level.origin,
+            self.level.image,
+            frozen.weight,
+            jacobian is not None,
+            values,
+            np.empty((0, 0), dtype=np.float32) if jacobian is None else jacobian,
+        )
+        return values, jacobian
+
+
+@normal_equations.register
+def _(residual: PhotometricResidual, scene: Scene, free: tuple[str, ...]) -> NormalEquations:
+    frozen = residual._frozen(scene)
+    unknowns = 7 + residual.samples.geometry_basis.shape[2] + residual.samples.albedo_basis.shape[2] + 27
+    space = np.empty((3 * len(frozen.chosen), unknowns), dtype=np.float32)
+    values, jacobian = residual._evaluate(scene, frozen, space)
+    assert jacobian is not None
+    return assemble(jacobian, values, scene, free, BLOCKS)
+
+
+@cost.register
+def _(residual: PhotometricResidual, scene: Scene) -> float:
+    values, _ = residual._evaluate(scene, residual._frozen(scene), None)
+    return 0.5 * float(values.astype(np.float64) @ values)
+
+
+def read_spline(
+    image: Float[Tensor, "height width channels"], texel: Float[Tensor, "n 2"]
+) -> tuple[Float[Tensor, "n channels"], Bool[Tensor, "n"]]:
+    """The image at texel coordinates (centre of the first texel = 0) through a cubic B-spline, without prefilter.
+
+    The spline smooths by about 0.6 texel and has a continuous gradient. Points within two texels of the border
+    read 0 and are reported as not inside.
+    """
+    height, width = image.shape[:2]
+    x, y = texel.unbind(1)
+    inside = (x >= 1) & (y >= 1) & (x < width - 2) & (y < height - 2)
+    x = torch.where(inside, x, torch.full_like(x, 1.0))
+    y = torch.where(inside, y, torch.full_like(y, 1.0))
+    column, row = x.detach().floor().long(), y.detach().floor().long()
+    total = torch.zeros(len(texel), image.shape[2], dtype=image.dtype)
+    for i, wy in enumerate(_spline_weights(y - row)):
+        for j, wx in enumerate(_spline_weights(x - column)):
+            total = total + (wy * wx)[:, None] * image[(row - 1 + i).clamp(max=height - 1), (column - 1 + j).clamp(max=width - 1)]
+    return torch.where(inside[:, None], total, torch.zeros_like(total)), inside
+
+
+def _spline_weights(t: Float[Tensor, "n"]) -> list[Float[Tensor, "n"]]:
+    s = 1 - t
+    return [s**3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (3 * s**3 - 6 * s**2 + 4) / 6, t**3 / 6]
+
+
+def visible_samples(
+    model: LinearFaceModel, samples: SurfaceSamples, level: PyramidLevel, scene: Scene
+) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "n"]]:
+    """Samples that face the camera, are not hidden and lie on usable pixels, with the texels each covers."""
+    with torch.no_grad():
+        vertices = scene.pose.apply(scene.shape(model))
+        pixels = scene.camera.project(vertices)
+        texels = (pixels - torch.from_numpy(level.origin).to(pixels)) * level.scale
+        height, width = level.usable.shape
+        depth = rasterize(texels, vertices[:, 2], model.triangles, height, width).depth.numpy()
+    weights = samples.barycentric.astype(np.float32)
+    corner = model.topology.triangles[samples.triangles]
+    corners = vertices.numpy()[corner]
+    point = (corners * weights[..., None]).sum(1)
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    cosine = -(normal * point).sum(1) / np.linalg.norm(point, axis=1)
+    texel = (texels.numpy()[corner] * weights[..., None]).sum(1)
+    # Two texels from the border, as the image is read; anything not finite compares false and is out.
+    with np.errstate(invalid="ignore"):
+        inside = ((texel >= 1.5) & (texel < np.array([width - 1.5, height - 1.5]))).all(1) & (cosine > GRAZING_COSINE)
+    chosen = np.flatnonzero(inside)
+    column, row = texel[chosen].astype(int).T
+    seen = (point[chosen, 2] <= depth[row, column] + HIDDEN_MM) & level.usable[row, column]
+    chosen = chosen[seen]
+    focal = float(scene.camera.focal_px) * level.scale
+    footprint = samples.area_mm2[chosen] * cosine[chosen] * (focal / point[chosen, 2]) ** 2
+    return chosen.astype(np.int64), footprint
