@@ -1,7 +1,7 @@
 """Bringing a prediction onto a scan: the least-squares similarity of NoW, and rigid or similarity ICP.
 
-The unknowns are scale, rotation vector and translation of the prediction; the residuals are the unsigned distances
-of scan points to its surface, nothing trimmed or weighted.
+The unknowns are scale, rotation vector and translation of the prediction; the residuals are the unsigned
+distances of scan points to its surface, nothing trimmed or weighted.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from facefit.benchmarks.metrics import Points, Similarity, Surface, procrustes
+from facefit.benchmarks.metrics import Points, Similarity, Surface, lengths, procrustes
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """The best similarity found, the distances there, and the sum of squares after every accepted step."""
+    """The best similarity found, the distances before and there, the sum of squares after each step."""
 
     transform: Similarity
+    before: Float[np.ndarray, "points"]
     distances: Float[np.ndarray, "points"]
     trace: tuple[float, ...]
 
@@ -31,21 +32,19 @@ def similarity_of(x: Float[np.ndarray, "n"]) -> Similarity:
 
 
 def distances_and_jacobian(
-    surface: Surface, points: Points, x: Float[np.ndarray, "n"], jacobian: bool = True
+    surface: Surface, points: Points, x: Float[np.ndarray, "n"]
 ) -> tuple[Float[np.ndarray, "points"], Float[np.ndarray, "points n"]]:
     """Distance of each point to the moved surface, and its derivative by the unknowns.
 
-    The surface stays where it is and the points are moved back, so its search tree is built once. By the envelope
-    theorem the derivative holds the closest point fixed in the material of the surface:
-    d|q - p| = (q - p) / |q - p| . dq with q = s R q0 + t. It is taken as zero where the distance is zero.
+    The surface stays where it is and the points are moved back, so its search tree is built once. By the
+    envelope theorem the derivative holds the closest point fixed in the material of the surface: d|q - p| =
+    (q - p) / |q - p| . dq with q = s R q0 + t. It is taken as zero where the distance is zero.
     """
     transform = similarity_of(x)
     rest, _ = surface.closest(transform.inverse.apply(points))
     moved = transform.apply(rest)
     gap = moved - points
-    distance = np.linalg.norm(gap, axis=1)
-    if not jacobian:
-        return distance, np.zeros((len(points), 0))
+    distance = lengths(gap)
     unit = np.divide(gap, distance[:, None], out=np.zeros_like(gap), where=distance[:, None] > 0)
     turned = rest @ transform.rotation.T
     columns = [] if len(x) == 6 else [(unit * turned).sum(1)]
@@ -68,7 +67,7 @@ def rotation_derivative(
     if squared < 1e-16:
         return cross_matrix(unit)
     turn = vector[axis] * vector + np.cross(vector, (np.eye(3) - rotation)[:, axis])
-    return cross_matrix(turn / squared) @ rotation
+    return np.asarray(cross_matrix(turn / squared) @ rotation)
 
 
 def cross_matrix(v: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
@@ -97,7 +96,7 @@ def refine(
     if scale:
         x[0] = 1.0
     distance, jacobian = distances_and_jacobian(surface, points, x)
-    cost, radius, trace = float(distance @ distance), first_radius, list[float]()
+    before, cost, radius, trace = distance, float(distance @ distance), first_radius, list[float]()
     for _ in range(most_steps):
         gradient = -jacobian.T @ distance
         normal = jacobian.T @ jacobian
@@ -108,7 +107,7 @@ def refine(
         trial = x + step
         # The protocol keeps the scale positive by an extra residual; refusing the step does the same.
         feasible = not scale or trial[0] > 0
-        new_distance, _ = distances_and_jacobian(surface, points, trial if feasible else x, jacobian=False)
+        new_distance, new_jacobian = distances_and_jacobian(surface, points, trial if feasible else x)
         new_cost = float(new_distance @ new_distance) if feasible else np.inf
         predicted = float(2 * gradient @ step - step @ normal @ step)
         gain = (cost - new_cost) / predicted if predicted > 0 else -1.0
@@ -118,14 +117,13 @@ def refine(
             radius /= 4
         if gain > 0:
             finished = (cost - new_cost) / cost < tolerance
-            x, cost = trial, new_cost
+            x, cost, distance, jacobian = trial, new_cost, new_distance, new_jacobian
             trace.append(cost)
-            distance, jacobian = distances_and_jacobian(surface, points, x)
             if finished:
                 break
         elif radius <= 1e-15 * np.linalg.norm(x):
             break
-    return Refinement(similarity_of(x), distance, tuple(trace))
+    return Refinement(similarity_of(x), before, distance, tuple(trace))
 
 
 def dogleg_step(
@@ -138,8 +136,8 @@ def dogleg_step(
     descent = float(gradient @ gradient) / curvature * gradient
     descent_length = float(np.linalg.norm(descent))
     if descent_length >= radius:
-        return radius / descent_length * descent
-    newton = np.linalg.lstsq(normal, gradient, rcond=None)[0]
+        return np.asarray(radius / descent_length * descent)
+    newton = np.asarray(np.linalg.lstsq(normal, gradient, rcond=None)[0])
     if np.linalg.norm(newton) <= radius:
         return newton
     # |descent + b (newton - descent)| = radius, the root in (0, 1].
@@ -147,7 +145,7 @@ def dogleg_step(
     a, b = float(to_newton @ to_newton), float(descent @ to_newton)
     c = descent_length**2 - radius**2
     root = (-b + np.sqrt(b * b - a * c)) / a
-    return descent + root * to_newton
+    return np.asarray(descent + root * to_newton)
 
 
 def icp(
@@ -158,9 +156,10 @@ def icp(
     most_steps: int = 100,
     tolerance: float = 1e-6,
 ) -> tuple[Similarity, Points]:
-    """Iterated closest points: Procrustes of the source onto its closest points, until the error stands still.
+    """Iterated closest points: Procrustes onto the closest points until the error stands still.
 
-    Gives the motion of `source` and where it ends. `tolerance` is the fall of the mean distance in millimetres.
+    Gives the motion of `source` and where it ends. `tolerance` is the fall of the mean distance in
+    millimetres.
 
     Source: Besl and McKay, "A method for registration of 3-D shapes", PAMI 1992.
     """

@@ -1,7 +1,7 @@
 """The files of benchmarks: scans and predictions (OBJ, PLY), landmark files, MeshLab's picked points.
 
-The readers are strict where leniency would move a number: vertices keep their order and their count, nothing is
-merged, and a file that does not hold finite points is refused with its name.
+The readers are strict where leniency would move a number: vertices keep their order and their count, nothing
+is merged, and a file that does not hold finite points is refused with its name.
 """
 
 from __future__ import annotations

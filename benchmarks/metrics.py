@@ -1,7 +1,7 @@
 """Distances and errors: point to surface, landmarks, rotations; and the similarity of corresponding points.
 
-Everything here is protocol-free arithmetic in double precision; which points, which surface and which average is
-the business of the protocol that calls.
+Everything here is protocol-free arithmetic in double precision; which points, which surface and which average
+is the business of the protocol that calls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Points = Float[np.ndarray, "points 3"]
 
 
 def open3d() -> Any:
-    """open3d, imported when a distance is asked for; a sentence instead of a traceback where it is missing."""
+    """open3d, imported when a distance is first asked for; where it is missing, a sentence."""
     try:
         import open3d as module
     except (ImportError, OSError) as error:
@@ -58,11 +58,15 @@ def closest_on_triangles(points: Points, a: Points, b: Points, c: Points) -> Poi
     )
     for where, at_b, at_c in regions:
         v, w = np.where(where, at_b, v), np.where(where, at_c, w)
-    return a + v[:, None] * ab + w[:, None] * ac
+    return np.asarray(a + v[:, None] * ab + w[:, None] * ac)
 
 
 def _dot(a: Points, b: Points) -> Float[np.ndarray, "points"]:
-    return np.einsum("ij,ij->i", a, b)
+    return np.asarray(np.einsum("ij,ij->i", a, b))
+
+
+def lengths(vectors: Points) -> Float[np.ndarray, "points"]:
+    return np.asarray(np.linalg.norm(vectors, axis=1))
 
 
 class Surface:
@@ -89,7 +93,7 @@ class Surface:
         self._scene.add_triangles(self._tensor(soup), self._tensor(index))
 
     def closest(self, points: Points) -> tuple[Points, Int[np.ndarray, "points"]]:
-        """The closest surface points, and the triangles they lie on (numbered without the degenerate ones)."""
+        """The closest surface points and their triangles (numbered without the degenerate ones)."""
         query = self._tensor(np.ascontiguousarray(points - self.centre, np.float32))
         found = self._scene.compute_closest_points(query, nthreads=self._threads)
         triangle = found["primitive_ids"].numpy().astype(np.int64)
@@ -97,19 +101,19 @@ class Surface:
         return closest_on_triangles(points, a, b, c), triangle
 
     def distance(self, points: Points) -> Float[np.ndarray, "points"]:
-        return np.linalg.norm(points - self.closest(points)[0], axis=1)
+        return lengths(points - self.closest(points)[0])
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """x -> scale * rotation @ x + translation; `rotation` may hold a reflection where a protocol allows one."""
+    """x -> scale * rotation @ x + translation; a protocol may allow `rotation` to reflect."""
 
     scale: float
     rotation: Float[np.ndarray, "3 3"]
     translation: Float[np.ndarray, "3"]
 
     def apply(self, points: Points) -> Points:
-        return self.scale * points @ self.rotation.T + self.translation
+        return np.asarray(self.scale * points @ self.rotation.T + self.translation)
 
     def then(self, other: Similarity) -> Similarity:
         return Similarity(
@@ -124,9 +128,7 @@ class Similarity:
         return Similarity(1 / self.scale, back, -(back @ self.translation) / self.scale)
 
 
-def procrustes(
-    source: Points, target: Points, *, scale: bool = True, reflection: bool = False
-) -> Similarity:
+def procrustes(source: Points, target: Points, *, scale: bool = True, reflection: bool = False) -> Similarity:
     """The similarity that brings `source` onto the corresponding `target` with the least squared distance.
 
     Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI

@@ -1,9 +1,9 @@
 """The NoW evaluation: how far the surface of a neutral scan is from a predicted neutral face.
 
 Re-implemented from the description of the protocol (Sanyal et al., "Learning to Regress 3D Face Shape and
-Expression from an Image without 3D Supervision", CVPR 2019; https://now.is.tue.mpg.de): crop the scan to a ball,
-align seven landmarks, refine by least squares over every cropped scan vertex, measure again. Figures agree with
-the published evaluation to 1e-4 mm on the golden case of the tests.
+Expression from an Image without 3D Supervision", CVPR 2019; https://now.is.tue.mpg.de): crop the scan to a
+ball, align seven landmarks, refine by least squares over every cropped scan vertex, measure again. Figures
+agree with the published evaluation to 1e-4 mm on the golden case of the tests.
 
 Millimetres. `non-metrical` fits a scale, `metrical` takes the prediction's size at its word.
 """
@@ -20,19 +20,20 @@ from jaxtyping import Bool, Float
 
 from facefit.benchmarks.alignment import refine
 from facefit.benchmarks.meshfiles import SurfaceMesh, read_landmarks, read_mesh, read_picked_points
-from facefit.benchmarks.metrics import Points, Similarity, Surface, procrustes
+from facefit.benchmarks.metrics import Points, Similarity, Surface, lengths, procrustes
 from facefit.errors import FacefitError, UnreadableInput
 
 Variant = Literal["non-metrical", "metrical"]
 VARIANTS: tuple[Variant, ...] = ("non-metrical", "metrical")
 
-# Right eye outer and inner corner, left eye inner and outer, base of the nose, right and left corner of the mouth.
+# Right eye outer and inner corner, left eye inner and outer, base of the nose, right and left corner of the
+# mouth.
 IBUG_OF_NOW = (36, 39, 42, 45, 33, 48, 54)
 CHALLENGES = ("multiview_neutral", "multiview_expressions", "multiview_occlusions", "selfie")
 MM_PER_UNIT = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 
-# The crop of the scan: centre this far from the base of the nose to the bridge, radius this many times the mean
-# of the outer-eye distance and the height of the nose.
+# The crop of the scan: centre this far from the base of the nose to the bridge, radius this many times the
+# mean of the outer-eye distance and the height of the nose.
 CROP_CENTRE, CROP_RADIUS = 0.3, 1.4
 
 
@@ -45,12 +46,12 @@ class Scan:
 
     def crop(self, radius_factor: float = CROP_RADIUS) -> Bool[np.ndarray, "vertices"]:
         centre, radius = crop_ball(self.landmarks, radius_factor)
-        return np.linalg.norm(self.mesh.vertices - centre, axis=1) <= radius
+        return lengths(self.mesh.vertices - centre) <= radius
 
     @property
     def scored(self) -> Points:
         """The vertices that are measured: all in the ball, whether a triangle uses them or not."""
-        return self.mesh.vertices[self.crop()]
+        return np.asarray(self.mesh.vertices[self.crop()])
 
 
 @dataclass(frozen=True)
@@ -107,19 +108,20 @@ def measure(
     threads: int = 0,
     tolerance: float = 1e-4,
 ) -> Measurement:
-    """One prediction against one scan. `unit` is what the prediction's file is in; non-metrical ignores it."""
+    """One prediction against one scan. `unit` is the prediction's; non-metrical ignores it."""
     points = scan.scored
     if len(points) == 0:
-        raise FacefitError("no vertex of the scan lies in the crop around its landmarks: do they belong together?")
+        raise FacefitError(
+            "no vertex of the scan lies in the crop around its landmarks: are they of one subject?"
+        )
     start = procrustes(prediction.landmarks, scan.landmarks, reflection=True)
     if variant == "metrical":
         # The protocol keeps the translation that belongs to the fitted scale; the refinement takes it out.
         start = Similarity(MM_PER_UNIT[unit], start.rotation, start.translation)
     placed = SurfaceMesh(start.apply(prediction.mesh.vertices), prediction.mesh.triangles)
     surface = Surface(placed, threads)
-    before = surface.distance(points)
     best = refine(surface, points, scale=variant == "non-metrical", tolerance=tolerance)
-    return Measurement(best.distances, start.then(best.transform), best.trace, before)
+    return Measurement(best.distances, start.then(best.transform), best.trace, best.before)
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,9 @@ class Dataset:
         points = sorted((self.root / "scans_lmks_onlypp" / subject).glob("*.pp"))
         if not meshes or not points:
             folder = "scans" if not meshes else "scans_lmks_onlypp"
-            raise UnreadableInput(f"{self.root / folder / subject}: no {'scan' if not meshes else '.pp file'}")
+            raise UnreadableInput(
+                f"{self.root / folder / subject}: no {'scan' if not meshes else '.pp file'}"
+            )
         return Scan(read_mesh(meshes[0]), read_picked_points(points[0]))
 
 

@@ -1,4 +1,4 @@
-"""Reading a .npy that holds a pickled dictionary of numbers, without running what else a pickle could hold."""
+"""Reading a .npy with a pickled dictionary of numbers, without running what else a pickle could hold."""
 
 from __future__ import annotations
 

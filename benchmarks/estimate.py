@@ -1,0 +1,115 @@
+"""Asking facefit for a face: the one place where benchmarks call the fit, by its public names.
+
+Methods: `mean` (the model's mean face, no reconstruction), `landmarks` (landmark stage only), `standard`,
+`detailed`. What comes back is plain arrays, so that everything after this works for any other method too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from facefit.benchmarks.meshfiles import SurfaceMesh
+from facefit.benchmarks.now import IBUG_OF_NOW, Prediction
+from facefit.errors import FacefitError
+
+METHODS = ("mean", "landmarks", "standard", "detailed")
+
+
+@dataclass(frozen=True)
+class FaceEstimate:
+    """A neutral face in the model frame (mm) and, unless it is the mean face, where the camera saw it.
+
+    `landmarks_px` maps iBUG numbers to pixels of the photograph: the fitted mesh's landmarks, expression
+    included.
+    """
+
+    prediction: Prediction
+    seconds: float = 0.0
+    status: str = ""
+    landmarks_px: Mapping[int, Float[np.ndarray, "2"]] = field(default_factory=dict)
+    camera_from_model: Float[np.ndarray, "3 3"] | None = None
+    translation_mm: Float[np.ndarray, "3"] | None = None
+    focal_px: float | None = None
+    result: Any = None
+
+
+@lru_cache(maxsize=4)
+def model_named(name: str) -> Any:
+    import facefit as ff
+
+    return ff.load_model(name)
+
+
+@lru_cache(maxsize=4)
+def mean_face(model_name: str) -> FaceEstimate:
+    model = model_named(model_name)
+    return FaceEstimate(neutral_prediction(model, model.mean), status="mean face")
+
+
+def neutral_prediction(model: Any, vertices: Any) -> Prediction:
+    points = model.landmark_points(vertices).detach().cpu().double().numpy()
+    at = {int(n): i for i, n in enumerate(model.topology.landmarks.numbers)}
+    if lacking := [n for n in IBUG_OF_NOW if n not in at]:
+        raise FacefitError(f"model {model.name!r} has no landmark {lacking}: the NoW protocol needs seven")
+    mesh = SurfaceMesh(
+        vertices.detach().cpu().double().numpy(), np.asarray(model.topology.triangles, np.int64)
+    )
+    return Prediction(mesh, points[[at[n] for n in IBUG_OF_NOW]])
+
+
+def estimate(
+    photograph: Path,
+    model_name: str,
+    method: str = "standard",
+    *,
+    landmarks: Float[np.ndarray, "68 2"] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> FaceEstimate:
+    """One photograph, fitted. A photograph without a face raises NoFaceFound: a failure with a name."""
+    if method == "mean":
+        return mean_face(model_name)
+    import facefit as ff
+
+    model = model_named(model_name)
+    arguments: dict[str, Any] = {"stages": stages_of(method), **(options or {})}
+    if landmarks is not None:
+        arguments["landmarks"] = landmarks
+    start = time.perf_counter()
+    result = ff.reconstruct(photograph, model, **arguments)
+    seconds = time.perf_counter() - start
+    return from_result(result, seconds)
+
+
+def from_result(result: Any, seconds: float) -> FaceEstimate:
+    model, scene = result.model, result.scene
+    shape = scene.shape(model)
+    points = model.landmark_points(shape)
+    pixels = scene.camera.project(scene.pose.apply(points)).detach().cpu().double().numpy()
+    numbers = [int(n) for n in model.topology.landmarks.numbers]
+    return FaceEstimate(
+        neutral_prediction(model, scene.neutral_shape(model)),
+        seconds=seconds,
+        status=str(getattr(result.status, "value", result.status)),
+        landmarks_px=dict(zip(numbers, pixels, strict=True)),
+        camera_from_model=scene.pose.camera_from_model.detach().cpu().double().numpy(),
+        translation_mm=scene.pose.translation_mm.detach().cpu().double().numpy(),
+        focal_px=float(scene.camera.focal_px),
+        result=result,
+    )
+
+
+def stages_of(method: str) -> Any:
+    """The recipe by its public name."""
+    import facefit as ff
+
+    if method not in METHODS[1:]:
+        raise FacefitError(f"method {method!r} is not known; there are {', '.join(METHODS)}")
+    return getattr(ff, {"landmarks": "LANDMARKS_ONLY"}.get(method, method.upper()))
