@@ -80,10 +80,13 @@ def estimate(
 
     model = model_named(model_name)
     arguments: dict[str, Any] = {"stages": stages_of(method), **(options or {})}
-    if landmarks is not None:
-        arguments["landmarks"] = landmarks
     start = time.perf_counter()
-    result = ff.reconstruct(photograph, model, **arguments)
+    if hasattr(ff, "reconstruct"):
+        result = ff.reconstruct(photograph, model, landmarks=landmarks, **arguments)
+    else:
+        from facefit.fitting.fit import fit
+
+        result = fit(ff.Observation.from_file(photograph, landmarks=landmarks), model, **arguments)
     seconds = time.perf_counter() - start
     return from_result(result, seconds)
 
@@ -108,8 +111,9 @@ def from_result(result: Any, seconds: float) -> FaceEstimate:
 
 def stages_of(method: str) -> Any:
     """The recipe by its public name."""
-    import facefit as ff
+    from facefit.fitting import stages
 
-    if method not in METHODS[1:]:
-        raise FacefitError(f"method {method!r} is not known; there are {', '.join(METHODS)}")
-    return getattr(ff, {"landmarks": "LANDMARKS_ONLY"}.get(method, method.upper()))
+    recipe = {"landmarks": "FAST"}.get(method, method.upper())
+    if method not in METHODS[1:] or not hasattr(stages, recipe):
+        raise FacefitError(f"method {method!r} is not known here; there are {', '.join(METHODS)}")
+    return getattr(stages, recipe)
