@@ -84,7 +84,7 @@ def estimate(
     if hasattr(ff, "reconstruct"):
         result = ff.reconstruct(photograph, model, landmarks=landmarks, **arguments)
     else:
-        from facefit.fitting.fit import fit
+        from facefit.fitting import fit
 
         result = fit(ff.Observation.from_file(photograph, landmarks=landmarks), model, **arguments)
     seconds = time.perf_counter() - start

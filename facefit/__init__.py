@@ -30,7 +30,13 @@ _PUBLIC = {
     "Pose": "facefit.models.camera",
     "Scene": "facefit.models.scene",
     "UnreadableInput": "facefit.errors",
+    "export": "facefit.export",
+    "fit": "facefit.fitting.recipe",
+    "initialize": "facefit.reconstruct",
     "load_model": "facefit.models",
+    "reconstruct": "facefit.reconstruct",
+    "render": "facefit.picture",
+    "report": "facefit.report",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]  # noqa: PLE0604
