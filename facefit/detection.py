@@ -111,7 +111,7 @@ class DlibDetector(AbstractDetector):
             return self._faces(image, unsure, 0)
         raise NoFaceFound(
             f"no face found in {image.shape[1]} x {image.shape[0]} pixels: searched at {3 if large else 2} "
-            "scales and in four orientations for faces at least 40 pixels wide that look roughly at the camera; "
+            "scales and in four orientations for faces at least 40 pixels wide that roughly face the camera; "
             "crop closer, or give the 68 landmarks with --landmarks FILE.pts"
         )
 

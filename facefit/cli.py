@@ -1,0 +1,351 @@
+"""The command line: `facefit photo.jpg`, and the groups `facefit models` and `facefit bench`.
+
+Nothing heavy is imported before it is needed: `facefit --help` answers in a fraction of a second.
+Exit codes: 0 fitted, 1 the fit failed, 2 wrong usage, 3 no face, 4 unreadable input or unwritable output,
+5 model file, 130 interrupted. With several photographs the worst of them, in the order 0, 3, 4, 5, 1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import facefit
+from facefit.errors import FacefitError, UnreadableInput
+
+if TYPE_CHECKING:
+    from facefit.fitting.result import FitResult
+    from facefit.models.face_model import LinearFaceModel
+
+Progress = Callable[[str, float], None]
+
+GROUPS = {"models": ("facefit.models_cli", "models"), "bench": ("facefit.benchmarks.cli", "bench")}
+SEVERITY = (0, 3, 4, 5, 1)
+
+
+class FrontDoor(click.Group):
+    """A group whose first argument may be a photograph: what is no command goes to `fit`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.list_commands(ctx), "--help", "-h", "--version"):
+            args = ["fit", *args]
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["fit", *GROUPS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "fit":
+            return fit_photos
+        if cmd_name not in GROUPS:
+            return None
+        module, attribute = GROUPS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # The page of `fit` is the page of `facefit`; its last lines name the groups, which stay unimported.
+        fit_photos.format_help(click.Context(fit_photos, info_name=ctx.info_name), formatter)
+
+
+def _face_choice(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
+    if value in ("largest", "all"):
+        return value
+    if value.isdecimal() and int(value) >= 1:
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither 'largest', 'all' nor a number from 1")
+
+
+@click.group(cls=FrontDoor, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(facefit.__version__, message="facefit %(version)s")
+def main() -> None:
+    """facefit: one photograph to a 3D face."""
+
+
+@click.command(
+    "fit",
+    epilog="""\b
+Other commands:
+  facefit models   which face models there are, their licences, how to get them
+  facefit bench    measure accuracy and speed on benchmark data
+
+\b
+Exit codes: 0 fitted, 1 the fit failed, 2 wrong usage, 3 no face found,
+4 input unreadable or output unwritable, 5 face model missing or invalid.""",
+)
+@click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Output folder "
+              "[default: PHOTO_facefit]; the parent of several faces' or photos'.")  # fmt: skip
+@click.option("--model", metavar="NAME|FILE", default="builtin", show_default=True, help="Face model.")
+@click.option("--landmarks", metavar="FILE", type=click.Path(path_type=Path), help="68 points, .pts or .npy.")
+@click.option("--face", metavar="largest|all|N", default="largest", callback=_face_choice, show_default=True,
+              help="Which of several faces; 1 is the largest.")  # fmt: skip
+@click.option("--fov", metavar="DEG", type=click.FloatRange(1, 150), help="Field of view of the longer side "
+              "[default: EXIF's focal length, else 30].")  # fmt: skip
+@click.option("--mask", metavar="FILE", type=click.Path(path_type=Path), help="Image: white pixels are used.")
+@click.option("--stages", type=click.Choice(["fast", "standard"]), default="standard", show_default=True,
+              help="fast: landmarks only.")  # fmt: skip
+@click.option("--threads", metavar="N", type=click.IntRange(1), help="CPU threads [default: all cores].")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing unless something goes wrong.")
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON for each face on standard output.")
+def fit_photos(photos: tuple[Path, ...], threads: int | None, **options: Any) -> None:
+    """Fit a 3D face to each PHOTO: meshes, textures, parameters, and a report to look at."""
+    request = Request(several=len(photos) > 1, **options)
+    request.check(photos)
+    if threads is not None:
+        _limit_threads(threads)
+    try:
+        code = _run(photos, request)
+    except KeyboardInterrupt:
+        click.echo("facefit: interrupted; nothing half-written is left behind", err=True)
+        code = 130
+    raise SystemExit(code)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    several: bool
+    output: Path | None
+    model: str
+    landmarks: Path | None
+    face: str | int
+    fov: float | None
+    mask: Path | None
+    stages: str
+    quiet: bool
+    as_json: bool
+
+    def check(self, photos: tuple[Path, ...]) -> None:
+        if self.landmarks and (self.several or self.face != "largest"):
+            raise click.UsageError(
+                "--landmarks describes one face of one photograph: give one PHOTO and no --face"
+            )
+        if self.mask and self.several:
+            raise click.UsageError("--mask belongs to one photograph: give one PHOTO")
+        folders: dict[Path, Path] = {}
+        for photo in photos:
+            other = folders.setdefault(self.folder(photo, 1), photo)
+            if other is not photo:
+                raise click.UsageError(
+                    f"{other} and {photo} would both be written to {self.folder(photo, 1)}"
+                )
+
+    def folder(self, photo: Path, number: int) -> Path:
+        if self.output is not None and not self.several and self.face != "all":
+            return self.output
+        name = f"{photo.stem}_{number}_facefit" if self.face == "all" else f"{photo.stem}_facefit"
+        return (self.output or Path()) / name
+
+
+def _run(photos: tuple[Path, ...], request: Request) -> int:
+    """Fit photograph after photograph; one that fails does not stop the others."""
+    codes = []
+    with _progress(not request.quiet) as progress:
+        try:
+            progress("loading the face model", 0.0)
+            from facefit.models import load_model
+
+            model = load_model(request.model)
+        except FacefitError as error:
+            return _report_error(None, error, request)
+        for photo in photos:
+            try:
+                codes.append(_fit_photo(photo, model, request, progress))
+            except FacefitError as error:
+                codes.append(_report_error(photo, error, request))
+            except Exception as error:
+                if not request.several:
+                    raise
+                traceback.print_exc()
+                codes.append(_report_error(photo, error, request))
+    if request.several and not (request.quiet or request.as_json):
+        click.echo(f"{codes.count(0)} of {len(photos)} photographs fitted")
+    return max(codes, key=SEVERITY.index)
+
+
+def _fit_photo(photo: Path, model: LinearFaceModel, request: Request, progress: Progress) -> int:
+    from facefit.export import write_results
+    from facefit.fitting.stages import FAST, STANDARD
+    from facefit.reconstruct import reconstruct, reconstruct_all
+
+    stages = FAST if request.stages == "fast" else STANDARD
+    options: dict[str, Any] = {"fov": request.fov, "mask": request.mask, "stages": stages}
+
+    def named(what: str, share: float) -> None:
+        progress(f"{photo.name}: {what}", share)
+
+    if request.face == "all":
+        results = reconstruct_all(photo, model, progress=named, **options)
+    else:
+        face: Any = request.face
+        results = [
+            reconstruct(photo, model, face=face, landmarks=request.landmarks, progress=named, **options)
+        ]
+    for number, result in enumerate(results, start=1):
+        named("writing", 1.0)
+        folder = request.folder(photo, number)
+        with whole_folder(folder) as partial:
+            files = write_results(result, partial)
+        _report(photo, folder, files, result, request)
+    return 0 if all(result.status.ok for result in results) else 1
+
+
+def _report(
+    photo: Path, folder: Path, files: list[tuple[str, str]], result: FitResult, request: Request
+) -> None:
+    if request.as_json:
+        line = {
+            "photo": str(photo),
+            "exit_code": 0 if result.status.ok else 1,
+            "folder": str(folder),
+            "files": dict(files),
+            "status": result.status.value,
+            "summary": result.summary(),
+            "warnings": list(result.warnings),
+        }
+        click.echo(json.dumps(line))
+    elif not request.quiet:
+        width = max((len(name) for name, _ in files), default=0)
+        lines = [
+            f"{folder}{os.sep}",
+            *(f"  {name:<{width}}  {what}" for name, what in files),
+            result.summary(),
+        ]
+        click.echo(_printable("\n".join(lines)))
+
+
+def _report_error(photo: Path | None, error: Exception, request: Request) -> int:
+    known = isinstance(error, FacefitError)
+    code = error.exit_code if isinstance(error, FacefitError) else FacefitError.exit_code
+    sentence = str(error) if known else f"{photo}: an error in facefit itself, please report it: {error!r}"
+    if request.as_json:
+        click.echo(
+            json.dumps({"photo": None if photo is None else str(photo), "exit_code": code, "error": sentence})
+        )
+    click.echo(_printable(f"facefit: {sentence}"), err=True)
+    return code
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `folder` when the block ends well, and vanishes when it does not.
+
+    A folder that is already there is replaced only if it is an earlier result or empty; what the user has put
+    beside the result's own files stays.
+    """
+    target = Path(os.path.realpath(folder))
+    partial: Path | None = None
+    try:
+        if target.exists() and not _is_result(target):
+            raise UnreadableInput(f"{folder} exists and is not a facefit result: give another place with -o")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}-", dir=target.parent))
+        yield partial
+        partial.chmod(0o777 & ~_umask())
+        _put_in_place(partial, target)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UnreadableInput(f"cannot write {folder}: {reason}; give another place with -o") from None
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_result(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    try:
+        described = json.loads((folder / "result.json").read_text("utf-8"))
+    except FileNotFoundError:
+        return folder != Path.cwd() and not any(folder.iterdir())
+    except (OSError, ValueError):
+        return False
+    return isinstance(described, dict) and "facefit" in described
+
+
+def _put_in_place(partial: Path, target: Path) -> None:
+    if not target.exists():
+        partial.replace(target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}-", dir=target.parent))
+    former = aside / target.name
+    try:
+        target.replace(former)
+        try:
+            partial.replace(target)
+        except BaseException:
+            former.replace(target)
+            raise
+        for own in former.iterdir():
+            if not (target / own.name).exists():
+                own.replace(target / own.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+@contextlib.contextmanager
+def _progress(wanted: bool) -> Iterator[Progress]:
+    """A bar on a terminal's standard error; without a terminal, a line when the photograph changes."""
+    if not wanted:
+        yield lambda what, share: None
+    elif not sys.stderr.isatty():
+        yield _Lines()
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(30),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=1.0)
+            yield lambda what, share: bar.update(task, description=_printable(what), completed=share)
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self.last = ""
+
+    def __call__(self, what: str, share: float) -> None:
+        if (subject := what.split(":")[0]) != self.last:
+            self.last = subject
+            click.echo(_printable(f"{what} ..."), err=True)
+
+
+def _printable(text: str) -> str:
+    """File names may hold bytes that are no text."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _limit_threads(count: int) -> None:
+    # Read by the thread pools when their libraries are first imported, which comes after this.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = str(count)
+    if "numba" not in sys.modules:
+        os.environ["NUMBA_NUM_THREADS"] = str(count)
+    import torch
+
+    torch.set_num_threads(count)

@@ -1,0 +1,118 @@
+"""From the path of a photograph to a fitted face, in one call: observe, start, fit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from facefit.fitting import fit
+from facefit.fitting.linear import landmark_start
+from facefit.fitting.result import FitResult
+from facefit.fitting.stages import STANDARD, Stage
+from facefit.models import load_model
+from facefit.models.face_model import LinearFaceModel
+from facefit.models.scene import Scene
+from facefit.observation import Observation
+
+Progress = Callable[[str, float], None]
+
+# Below this distance of the outer eye corners a photograph says little about shape.
+SMALL_FACE_PX = 40
+# A detector that agrees with itself gives a mean landmark sigma of about 2.4 % of the eye distance.
+UNSURE_LANDMARKS = 0.04
+
+
+def initialize(observation: Observation, model: LinearFaceModel) -> Scene:
+    """Where the fit starts: the mean face, posed so that its landmarks lie near the photograph's."""
+    return landmark_start(observation, model)
+
+
+def reconstruct(
+    path: str | Path,
+    model: LinearFaceModel | str | Path = "builtin",
+    *,
+    landmarks: str | Path | Float[np.ndarray, "n 2"] | None = None,
+    face: Literal["largest"] | int = "largest",
+    fov: float | None = None,
+    mask: str | Path | Bool[np.ndarray, "height width"] | None = None,
+    stages: Sequence[Stage] = STANDARD,
+    progress: Progress | None = None,
+) -> FitResult:
+    """One face of one photograph; the options are those of `Observation.from_file`.
+
+    `progress(what, share done)` is called before each step.
+    """
+    began = time.perf_counter()
+    if progress is not None:
+        progress("looking for faces", 0.0)
+    observation = Observation.from_file(path, landmarks, face, fov, mask)
+    seconds = time.perf_counter() - began
+    return reconstruct_observed(observation, model, stages=stages, progress=progress, observe_s=seconds)
+
+
+def reconstruct_all(
+    path: str | Path,
+    model: LinearFaceModel | str | Path = "builtin",
+    *,
+    fov: float | None = None,
+    mask: str | Path | Bool[np.ndarray, "height width"] | None = None,
+    stages: Sequence[Stage] = STANDARD,
+    progress: Progress | None = None,
+) -> list[FitResult]:
+    """Every face of one photograph, the most prominent first."""
+    began = time.perf_counter()
+    if progress is not None:
+        progress("looking for faces", 0.0)
+    observations = Observation.all_from_file(path, fov, mask)
+    seconds = (time.perf_counter() - began) / len(observations)
+    model = model if isinstance(model, LinearFaceModel) else load_model(model)
+    return [
+        reconstruct_observed(one, model, stages=stages, progress=progress, observe_s=seconds)
+        for one in observations
+    ]
+
+
+def reconstruct_observed(
+    observation: Observation,
+    model: LinearFaceModel | str | Path = "builtin",
+    *,
+    stages: Sequence[Stage] = STANDARD,
+    progress: Progress | None = None,
+    observe_s: float = 0.0,
+) -> FitResult:
+    """The same from an observation, with warnings about what makes a fit less trustworthy."""
+    model = model if isinstance(model, LinearFaceModel) else load_model(model)
+    result = fit(observation, model, stages=stages, progress=progress)
+    return replace(
+        result,
+        warnings=(*result.warnings, *observation_warnings(observation)),
+        timings={"observe": observe_s, **result.timings},
+    )
+
+
+def observation_warnings(observation: Observation) -> tuple[str, ...]:
+    """Sentences on a face too small, or landmarks too unsure, to say much about shape."""
+    if observation.landmarks is None or observation.landmark_covariance is None:
+        return ()
+    eyes = observation.interocular_px
+    if not np.isfinite(eyes) or eyes <= 0:
+        return ("Landmarks without both outer eye corners: sizes and errors are less certain.",)
+    sentences = []
+    if eyes < SMALL_FACE_PX:
+        sentences.append(
+            f"The face is small ({eyes:.0f} px between the outer eye corners): expect little detail."
+        )
+    inner = observation.landmark_covariance[17:]
+    sigma = float(np.sqrt(np.trace(inner, axis1=1, axis2=2) / 2).mean()) / eyes
+    if sigma > UNSURE_LANDMARKS:
+        sentences.append(
+            f"The landmarks are unsure (+-{100 * sigma:.0f} % of the eye distance): look at the overlay, "
+            "and give better ones with --landmarks if they are off."
+        )
+    return tuple(sentences)
