@@ -8,7 +8,9 @@ from facefit.models.face_model import LinearFaceModel
 
 
 def load_model(name_or_path: str | Path = "builtin") -> LinearFaceModel:
-    """A face model by name ("builtin", "ict") or by the path of any file the field uses, found by its content."""
+    """A face model by name ("builtin", "ict") or by the path of any file the field uses, found by its
+    content.
+    """
     # Loading needs the file-format libraries; `import facefit.models` alone should not.
     from facefit.models.formats import load
 

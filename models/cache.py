@@ -13,7 +13,7 @@ import platformdirs
 
 
 def cache_folder() -> Path:
-    """Where converted and downloaded models live: $FACEFIT_CACHE, or the system's cache folder for facefit."""
+    """Where converted and downloaded models live: $FACEFIT_CACHE, or the system's cache folder."""
     chosen = os.environ.get("FACEFIT_CACHE")
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("facefit", appauthor=False))
 

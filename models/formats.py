@@ -20,8 +20,8 @@ def load(name_or_path: str | Path) -> LinearFaceModel:
         return _folder(path)
     if not path.exists():
         raise ModelFileError(
-            f"no face model {str(name_or_path)!r}: it is neither one of {', '.join(NAMES)} nor a file that exists; "
-            "`facefit models` lists what is installed"
+            f"no face model {str(name_or_path)!r}: it is neither one of {', '.join(NAMES)} nor a file "
+            "that exists; `facefit models` lists what is installed"
         )
     return _file(path)
 
@@ -38,7 +38,7 @@ def _folder(path: Path) -> LinearFaceModel:
     if ict.is_folder(path):
         return ict.load(path)
     raise ModelFileError(
-        f"{path}: a folder without {ict.NEUTRAL}; only ICT-FaceKit comes as a folder, give the model file instead"
+        f"{path}: a folder without {ict.NEUTRAL}; only ICT-FaceKit comes as a folder; give the model file"
     )
 
 

@@ -1,10 +1,12 @@
-"""ICT-FaceKit light: 100 identity modes and 53 named expressions, MIT licence; the recommended downloaded model.
+"""ICT-FaceKit light: 100 identity modes and 53 named expressions, MIT licence; the recommended downloaded
+model.
 
-As published it is a folder `FaceXModel` of 405 MB of OBJ text. That is read once and kept in the user's cache as one
-facefit file of the whole mesh (26 MB, see `pack`); the fit uses face, head, neck and the outer eyeballs of it.
+As published it is a folder `FaceXModel` of 405 MB of OBJ text. That is read once and kept in the user's cache
+as one facefit file of the whole mesh (26 MB, see `pack`); the fit uses face, head, neck and the outer
+eyeballs of it.
 
-The published identity modes are already in standard deviations and not orthogonal on the face alone; some contain a
-small rigid motion, which the pose absorbs. The files hold no albedo: see `albedo_prior`.
+The published identity modes are already in standard deviations and not orthogonal on the face alone; some
+contain a small rigid motion, which the pose absorbs. The files hold no albedo: see `albedo_prior`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from jaxtyping import Float, Int
 
 from facefit.errors import ModelFileError
 from facefit.models import obj_text
+from facefit.models.albedo_prior import with_albedo_prior
 from facefit.models.cache import cache_folder
 from facefit.models.face_model import Landmarks, LinearFaceModel, ModelSource, Topology
 from facefit.models.landmark_map import landmarks_from_table, packaged
@@ -33,9 +36,9 @@ INSTALL_HINT = (
     "run `facefit models install ict`, or set FACEFIT_ICT to the folder FaceXModel of a clone of "
     "github.com/ICT-VGL/ICT-FaceKit"
 )
-# One standard deviation of an expression, as activation of the published shape (0 = neutral, 1 = full). Activations
-# live in [0, 1] and most shapes of a photograph are near 0; at 0.3 a full smile is a 3.3-sigma event for one shape,
-# which fifty landmarks outvote, while noise on one landmark does not open a mouth.
+# One standard deviation of an expression, as activation of the published shape (0 = neutral, 1 = full).
+# Activations live in [0, 1] and most shapes of a photograph are near 0; at 0.3 a full smile is a 3.3-sigma
+# event for one shape, which fifty landmarks outvote, while noise on one landmark does not open a mouth.
 ACTIVATION_PER_SIGMA = 0.3
 
 FIT_PARTS = ("face", "head_and_neck", "sclera_left", "sclera_right")
@@ -44,16 +47,20 @@ FIT_PARTS = ("face", "head_and_neck", "sclera_left", "sclera_right")
 def load(path: Path | None = None, *, whole: bool = False) -> LinearFaceModel:
     """The model from a folder of OBJ files, from a converted file, or (None) from where it is installed.
 
-    `whole` gives all 26 719 vertices with mouth, teeth, iris balls and lashes, for export; vertex order as published.
+    `whole` gives all 26 719 vertices with mouth, teeth, iris balls and lashes, for export; vertex order as
+    published.
     """
     path = installed_path() if path is None else path
     pack = converted(path) if path.is_dir() else path
     model = load_pack(pack)
     if len(model.mean) != FACTS["vertices"]:
         raise ModelFileError(
-            f"{pack}: has {len(model.mean)} vertices, ICT-FaceKit has {FACTS['vertices']}; delete it and {INSTALL_HINT}"
+            f"{pack}: has {len(model.mean)} vertices, ICT-FaceKit has {FACTS['vertices']}; "
+            f"delete it and {INSTALL_HINT}"
         )
-    return model if whole else restrict(model, model.topology.region("fit"))
+    if not whole:
+        model = restrict(model, model.topology.region("fit"))
+    return with_albedo_prior(model)
 
 
 def installed_path() -> Path:

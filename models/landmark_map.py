@@ -62,8 +62,8 @@ def landmarks_from_table(
                 weight = np.array(barycentric, float)
             case _:
                 raise ModelFileError(
-                    f"{what}: landmark {key} is {value!r}; expected a vertex below {vertices} that belongs to a "
-                    f"triangle, or [triangle below {len(triangles)}, w0, w1, w2] with weights that sum to 1"
+                    f"{what}: landmark {key} is {value!r}; expected a vertex below {vertices} that belongs "
+                    f"to a triangle, or [triangle below {len(triangles)}, w0, w1, w2], weights summing to 1"
                 )
         numbers.append(int(key))
         hosts.append(host)

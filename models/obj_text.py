@@ -42,7 +42,8 @@ def rows(path: Path, lines: list[bytes], keyword: bytes, width: int) -> Float[np
         raise ModelFileError(f"{path}: a '{keyword.decode()}' line holds no number ({error})") from error
     if numbers.size != width * len(texts):
         raise ModelFileError(
-            f"{path}: its {len(texts)} '{keyword.decode()}' lines hold {numbers.size} numbers, expected {width} each"
+            f"{path}: its {len(texts)} '{keyword.decode()}' lines hold {numbers.size} numbers, "
+            f"expected {width} each"
         )
     if not np.isfinite(numbers).all():
         raise ModelFileError(f"{path}: a '{keyword.decode()}' line holds NaN or an infinite number")
@@ -71,10 +72,11 @@ def polygons(path: Path, lines: list[bytes]) -> Polygons:
 def triangulate(
     faces: Polygons, vertices: Float[np.ndarray, "vertices 3"]
 ) -> tuple[Int[np.ndarray, "triangles 3"], Int[np.ndarray, "triangles 3"]]:
-    """Triangles and their texture triangles. Quads split along the shorter diagonal, larger polygons as a fan.
+    """Triangles and their texture triangles. Quads split along the shorter diagonal, larger polygons as a
+    fan.
 
-    The shorter diagonal follows the surface better, and unlike "always the first" it treats the two halves of a
-    symmetric face alike.
+    The shorter diagonal follows the surface better, and unlike "always the first" it treats the two halves of
+    a symmetric face alike.
     """
     order = np.tile(np.arange(MAX_CORNERS), (len(faces.vertex), 1))
     quad = (faces.vertex[:, 3] >= 0) & (faces.vertex[:, 4] < 0)

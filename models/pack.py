@@ -1,9 +1,9 @@
 """facefit's own model file: one safetensors container with a TOML card in its metadata. It cannot run code.
 
-The tensors carry the names of `LinearFaceModel`'s and `Topology`'s fields; a region is "region.NAME". The card
-(metadata key "facefit") says format version, source, licence and expression names. A basis may be stored as 16-bit
-integers with one scale per mode ("NAME.scale"): the error is at most 1/65534 of the mode's largest number, i.e.
-below 0.001 mm for a mode that moves a vertex by 42 mm, and half the size of float32.
+The tensors carry the names of `LinearFaceModel`'s and `Topology`'s fields; a region is "region.NAME". The
+card (metadata key "facefit") says format version, source, licence and expression names. A basis may be stored
+as 16-bit integers with one scale per mode ("NAME.scale"): the error is at most 1/65534 of the mode's largest
+number, i.e. below 0.001 mm for a mode that moves a vertex by 42 mm, and half the size of float32.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise ModelFileError(f"{path}: a safetensors file, but it holds no facefit model")
     if card.get("version") != VERSION:
         raise ModelFileError(
-            f"{path}: model file version {card.get('version')!r}, this facefit reads {VERSION}; convert it again"
+            f"{path}: model file version {card.get('version')!r}, this facefit reads {VERSION}; "
+            "convert it again"
         )
     return card, tensors
 
@@ -113,7 +114,9 @@ def quantise(
 
 
 def _check_header(path: Path) -> None:
-    """Refuse by size before a parser sees the file; the safetensors parser itself checks every tensor's extent."""
+    """Refuse by size before a parser sees the file; the safetensors parser itself checks every tensor's
+    extent.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:

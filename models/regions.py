@@ -1,7 +1,8 @@
-"""Parts of any face, found from its 68 landmarks and its geometry, so that no list of vertices has to be copied.
+"""Parts of any face, found from its 68 landmarks and its geometry, so that no list of vertices has to be
+copied.
 
-A part is a polygon in the frontal (x, y) plane of the mean face, in millimetres, joined by landmarks; a vertex
-belongs to it by its signed distance to the outline. Only vertices on the front of the head count.
+A part is a polygon in the frontal (x, y) plane of the mean face, in millimetres, joined by landmarks; a
+vertex belongs to it by its signed distance to the outline. Only vertices on the front of the head count.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ JAW, RIGHT_BROW, LEFT_BROW = list(range(17)), list(range(17, 22)), list(range(22
 RIGHT_EYE, LEFT_EYE = list(range(36, 42)), list(range(42, 48))
 OUTER_LIP, INNER_LIP = list(range(48, 60)), list(range(60, 68))
 
-# How far beside the jaw line a silhouette may run: over the cheek on the far side of a turned head, under the jaw
-# on the near side.
+# How far beside the jaw line a silhouette may run: over the cheek on the far side of a turned head, under the
+# jaw on the near side.
 JAW_BAND_MM = 35.0
 BELOW_JAW_MM = 10.0
 BROW_MM = 8.0
@@ -112,7 +113,7 @@ def rigid(
 ) -> Int[np.ndarray, "n"]:
     """The part of the face that expressions move least; without expressions, what lies above the mouth."""
     if not len(expression_basis):
-        return face[view.vertices[face, 1] > view.marks[33, 1]]
+        return np.asarray(face[view.vertices[face, 1] > view.marks[33, 1]])
     motion = np.sqrt((expression_basis[:, face] ** 2).sum(axis=(0, 2)))
     return np.sort(face[np.argsort(motion, kind="stable")[: max(3, int(RIGID_SHARE * len(face)))]])
 
@@ -127,7 +128,8 @@ def signed_distance(
     crosses = (start[:, 1] > y) != (end[:, 1] > y)
     rise = np.where(end[:, 1] == start[:, 1], 1.0, end[:, 1] - start[:, 1])
     at_x = start[:, 0] + (y - start[:, 1]) / rise * (end[:, 0] - start[:, 0])
-    return np.where((crosses & (x < at_x)).sum(axis=1) % 2 == 1, distance, -distance)
+    within = (crosses & (x < at_x)).sum(axis=1) % 2 == 1
+    return np.asarray(np.where(within, distance, -distance))
 
 
 def segment_distance(
@@ -146,14 +148,15 @@ def segment_distance(
 def _forehead_arc(marks: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, "corners 2"]:
     """From the left ear over the forehead to the right ear.
 
-    The classical thirds of a face (Vitruvius; Farkas 1994 for the spread) put the hairline as far above the brow
-    as the base of the nose lies below it; 0.8 of that stays on skin.
+    The classical thirds of a face (Vitruvius; Farkas 1994 for the spread) put the hairline as far above the
+    brow as the base of the nose lies below it; 0.8 of that stays on skin.
     """
     brow = marks[[19, 24], 1].mean()
     top = brow + 0.8 * (brow - marks[33, 1])
     middle, half = 0.5 * (marks[0] + marks[16]), 0.5 * (marks[16] - marks[0])
     angle = np.linspace(0.0, np.pi, 17)[1:-1, None]
-    return middle + half * np.cos(angle) + np.array([0.0, top - middle[1]]) * np.sin(angle)
+    arc = middle + half * np.cos(angle) + np.array([0.0, top - middle[1]]) * np.sin(angle)
+    return np.asarray(arc)
 
 
 def _band(line: Float[np.ndarray, "points 2"], width: float) -> Float[np.ndarray, "corners 2"]:

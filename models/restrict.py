@@ -12,7 +12,7 @@ from facefit.models.face_model import Landmarks, LinearFaceModel, Topology
 
 
 def restrict(model: LinearFaceModel, vertices: Int[np.ndarray, "kept"]) -> LinearFaceModel:
-    """The same model on the given vertices; triangles, landmarks and regions that lose a vertex are left out."""
+    """The same model on the given vertices; triangles that lose a corner go, with their landmarks."""
     keep = torch.from_numpy(np.asarray(vertices, np.int64)).to(model.mean.device)
     return replace(
         model,

@@ -12,9 +12,9 @@ def mirror_pairs(
 ) -> Int[np.ndarray, "vertices"] | None:
     """mirror[i] = the vertex at (-x, y, z) of vertex i; None where the mesh is not built symmetrically.
 
-    The plane x = c is taken where it brings the mesh closest to its mirror image. The answer is only given when
-    it is an involution (the partner of the partner is the vertex itself) for 98 % of the vertices; the rest
-    mirror onto themselves, which leaves a symmetry prior silent there instead of wrong.
+    The plane x = c is taken where it brings the mesh closest to its mirror image. The answer is only given
+    when it is an involution (the partner of the partner is the vertex itself) for 98 % of the vertices; the
+    rest mirror onto themselves, which leaves a symmetry prior silent there instead of wrong.
     """
     best: tuple[float, Int[np.ndarray, "vertices"], Float[np.ndarray, "vertices"]] | None = None
     middle = 0.5 * (vertices_mm[:, 0].min() + vertices_mm[:, 0].max())
