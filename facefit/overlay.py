@@ -1,0 +1,193 @@
+"""What the fit explains, laid over the photograph: the overlay, and albedo, shading and error in register
+with it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from facefit.fitting.result import FitResult
+from facefit.models.camera import Camera, Pose, rotation_matrix
+from facefit.models.lighting import Lighting
+from facefit.picture import Picture, render
+from facefit.rendering.shade import linear_to_srgb
+
+# The rendered face is smooth; more pixels than these would be drawn for nothing.
+LARGEST_RENDERING = 1400
+
+# An error of this many sRGB levels (0-1) is drawn in the hottest colour.
+ERROR_SCALE = 0.25
+
+# Black - violet - orange - pale yellow, evenly rising in lightness; for the error.
+_HEAT = (
+    np.array([[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]])
+    / 255.0
+)
+
+
+@dataclass(frozen=True)
+class Box:
+    """Columns [left, right) and rows [top, bottom) of the photograph."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Pictures of one crop of the photograph in register, sRGB; outside the face the last three show it
+    dimmed.
+    """
+
+    box: Box
+    photo: UInt8[np.ndarray, "height width 3"]
+    overlay: UInt8[np.ndarray, "height width 3"]
+    albedo: UInt8[np.ndarray, "height width 3"]
+    shading: UInt8[np.ndarray, "height width 3"]
+    error: UInt8[np.ndarray, "height width 3"]
+
+
+def overlay(result: FitResult) -> UInt8[np.ndarray, "height width 3"]:
+    """The photograph at its own size with the rendered face over it, its edge feathered."""
+    box = face_box(result, margin=0.05)
+    picture, alpha = _rendered(result, box, min(1.0, LARGEST_RENDERING / max(box.width, box.height)))
+    blended = np.array(result.observation.image)
+    part = blended[box.top : box.bottom, box.left : box.right]
+    color = _resized(_bytes(picture.color), box.width, box.height)
+    weight = _resized(_bytes(alpha), box.width, box.height).astype(np.uint16)[..., None]
+    part[:] = (color * weight + part * (255 - weight) + 127) // 255
+    return blended
+
+
+def layers(result: FitResult, longest: int = 900, margin: float = 0.45) -> Layers:
+    """The five pictures of the report, the face with some surroundings, at most `longest` pixels a side."""
+    box = face_box(result, margin)
+    zoom = min(1.0, longest / max(box.width, box.height))
+    picture, alpha = _rendered(result, box, zoom)
+    height, width = alpha.shape
+    photo = _resized(result.observation.image[box.top : box.bottom, box.left : box.right], width, height)
+    seen = torch.from_numpy(photo / 255.0).float()
+    grey = (0.35 * seen.mean(-1, keepdim=True) + 0.03).expand(-1, -1, 3)
+    level = picture.irradiance[alpha > 0.5].mean().clamp(min=1e-3) if bool((alpha > 0.5).any()) else 1.0
+    distance = (picture.color - seen).abs().mean(-1) / ERROR_SCALE
+
+    def over(color: Float[Tensor, "height width 3"], below: Float[Tensor, "height width 3"]) -> np.ndarray:
+        return _bytes(torch.lerp(below, color.clamp(0, 1), alpha[..., None]))
+
+    return Layers(
+        box=box,
+        photo=photo,
+        overlay=over(picture.color, seen),
+        albedo=over(linear_to_srgb(picture.albedo), grey),
+        shading=over(linear_to_srgb(0.4 * picture.irradiance / level), grey),
+        error=over(_heat(distance), grey),
+    )
+
+
+def face_box(result: FitResult, margin: float) -> Box:
+    """The face in the photograph, widened by `margin` of its larger side, within the frame."""
+    scene, model = result.scene.to("cpu"), result.model.to("cpu")
+    with torch.no_grad():
+        points = scene.pose.apply(scene.shape(model))
+        region = model.topology.regions.get("face")
+        if region is not None:
+            points = points[torch.from_numpy(region.astype(np.int64))]
+        pixels = scene.camera.project(points[points[:, 2] > 1]).numpy()
+    width, height = scene.camera.width, scene.camera.height
+    if not len(pixels):
+        return Box(0, 0, width, height)
+    extra = margin * float((pixels.max(0) - pixels.min(0)).max())
+    left, top = (pixels.min(0) - extra).clip(0, [width - 1, height - 1]).astype(int)
+    right, bottom = np.ceil(pixels.max(0) + extra).clip([left + 1, top + 1], [width, height]).astype(int)
+    return Box(int(left), int(top), int(right), int(bottom))
+
+
+def crop_camera(camera: Camera, box: Box) -> Camera:
+    """The camera that sees only a box of the photograph."""
+    corner = torch.tensor([box.left, box.top]).to(camera.principal_point)
+    return replace(
+        camera, principal_point=camera.principal_point - corner, width=box.width, height=box.height
+    )
+
+
+def _rendered(result: FitResult, box: Box, zoom: float) -> tuple[Picture, Float[Tensor, "height width"]]:
+    """The face in a box of the photograph, and the feathered weight of its face region."""
+    scene, model = result.scene.to("cpu"), result.model.to("cpu")
+    width, height = max(1, round(box.width * zoom)), max(1, round(box.height * zoom))
+    with torch.no_grad():
+        picture = render(replace(scene, camera=crop_camera(scene.camera, box)), model, width, height)
+    shown = picture.covered
+    if "face" in model.topology.regions:
+        vertex = torch.zeros(model.n_vertices, dtype=torch.bool)
+        vertex[torch.from_numpy(model.topology.regions["face"].astype(np.int64))] = True
+        triangle = vertex[model.triangles].all(1)
+        shown = shown & triangle[picture.triangle.clamp(min=0)]
+    weight = shown.float()[None, None]
+    blurred, radius = weight, max(1, max(width, height) // 150)
+    for _ in range(2):
+        blurred = avg_pool2d(blurred, (2 * radius + 1, 1), 1, (radius, 0))
+        blurred = avg_pool2d(blurred, (1, 2 * radius + 1), 1, (0, radius))
+    return picture, torch.minimum(weight, (2 * blurred - 1).clamp(min=0))[0, 0]
+
+
+def _heat(value: Float[Tensor, "height width"]) -> Float[Tensor, "height width 3"]:
+    position = value.clamp(0, 1).numpy() * (len(_HEAT) - 1)
+    below = np.minimum(position.astype(int), len(_HEAT) - 2)
+    part = (position - below)[..., None]
+    return torch.from_numpy((1 - part) * _HEAT[below] + part * _HEAT[below + 1]).float()
+
+
+def _resized(image: UInt8[np.ndarray, "*shape"], width: int, height: int) -> UInt8[np.ndarray, "*shape"]:
+    if image.shape[:2] == (height, width):
+        return image
+    shrinking = image.shape[0] > height
+    method = Image.Resampling.BOX if shrinking else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(image).resize((width, height), method))
+
+
+def _bytes(values: Float[Tensor, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    return (values.clamp(0, 1) * 255 + 0.5).to(torch.uint8).contiguous().numpy()
+
+
+def head_views(result: FitResult, size: int = 360) -> UInt8[np.ndarray, "height width 3"]:
+    """The fitted head from the subject's right, the front and the left, side by side, in its own colours."""
+    scene, model = result.scene.to("cpu"), result.model.to("cpu")
+    with torch.no_grad():
+        vertices = scene.shape(model)
+        middle = (vertices.amax(0) + vertices.amin(0)) / 2
+        radius = float((vertices - middle).norm(dim=1).amax())
+        camera = Camera.from_field_of_view(size, size, 20.0)
+        distance = 1.05 * radius / math.sin(math.radians(10))
+        views = []
+        for turn in (0.7, 0.0, -0.7):
+            pose = Pose(torch.tensor([0.0, turn, 0.0]), torch.zeros(3))
+            shift = torch.tensor([0.0, 0.0, distance]) - pose.camera_from_model @ middle
+            # The lamp stays with the viewer, above the left shoulder.
+            lamp = rotation_matrix(torch.tensor([0.0, -turn, 0.0])) @ torch.tensor([-0.5, 0.5, 1.0])
+            seen = replace(
+                scene,
+                camera=camera,
+                pose=Pose(pose.rotation, shift),
+                lighting=Lighting.directional(lamp, level=0.75, ambient=0.3),
+            )
+            picture = render(seen, model)
+            views.append(torch.where(picture.covered[..., None], picture.color, torch.full((3,), 0.93)))
+    return _bytes(torch.cat(views, 1))

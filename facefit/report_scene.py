@@ -1,0 +1,83 @@
+"""The fitted head as the report's viewer reads it: small integers in one block of bytes, and a directory of
+them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from facefit.expressions import is_activation, part_of
+from facefit.fitting.result import FitResult
+from facefit.glb import CORRECTION, expression_targets
+from facefit.mesh import split_seams
+from facefit.rendering.shade import linear_to_srgb
+from facefit.texture import Texture
+
+# Quantised displacements may take this many bytes of the page; see glb.TARGET_BYTES.
+TARGET_BYTES = 7_000_000
+
+
+class _Block:
+    """Little-endian arrays one after another, each aligned to four bytes, addressed as [type, offset,
+    length].
+    """
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def add(self, array: np.ndarray) -> list[Any]:
+        self.data += b"\0" * (-len(self.data) % 4)
+        entry = [array.dtype.name, len(self.data), int(array.size)]
+        self.data += array.astype(array.dtype.newbyteorder("<")).tobytes()
+        return entry
+
+
+def viewer_scene(result: FitResult, texture: Texture) -> tuple[dict[str, Any], bytes]:
+    """The directory (plain JSON) and the bytes.
+
+    Positions are the neutral head in mm, 16 bits over its bounding box (a step of about 0.005 mm);
+    displacements are 16 bits over each target's largest component, and only of the vertices that move.
+    """
+    model, scene = result.model, result.scene
+    with torch.no_grad():
+        neutral = scene.neutral_shape(model).cpu().numpy()
+        deformation = scene.shape(model).cpu().numpy() - neutral
+        srgb = linear_to_srgb(model.albedo(scene.albedo).clamp(0, 1)).cpu().numpy()
+        rotation = scene.pose.camera_from_model.cpu().numpy() * [[1], [-1], [-1]]  # OpenGL's camera axes
+        light = scene.lighting.coefficients.cpu().numpy()
+    block = _Block()
+    split = split_seams(model.topology.triangles, texture.uv_triangles)
+    index = np.dtype(np.uint16 if len(split.vertex) <= 65535 else np.uint32)
+    low, high = neutral.min(0), neutral.max(0)
+    step = float((high - low).max()) / 65535
+    quantised = np.rint((neutral - low) / step).astype(np.uint16)
+    targets = []
+    for target in expression_targets(result, deformation, TARGET_BYTES):
+        rows = np.flatnonzero(target.delta_m.any(1))
+        moved = target.delta_m[rows]
+        scale = float(np.abs(moved).max()) / 32767 if len(rows) else 1.0
+        targets.append(
+            {
+                "name": target.name,
+                "part": None if target.name == CORRECTION else part_of(target.name),
+                "range": [0, 1] if is_activation(target.name) else [-3, 3],
+                "fitted": round(target.weight, 4),
+                "rows": block.add(rows.astype(index)),
+                "values": block.add(np.rint(moved / scale).astype(np.int16).ravel()),
+                "scale": scale,
+            }
+        )
+    directory = {
+        "vertices": {"low": low.tolist(), "step": step, "data": block.add(quantised.ravel())},
+        "vertex": block.add(split.vertex.astype(index)),
+        "uv": block.add(np.rint(texture.uv[split.uv].clip(0, 1) * 65535).astype(np.uint16).ravel()),
+        "triangles": block.add(split.triangles.astype(index).ravel()),
+        "color": block.add((srgb.clip(0, 1) * 255 + 0.5).astype(np.uint8).ravel()),
+        "targets": targets,
+        "rotation": rotation.round(6).tolist(),
+        "light": light.round(6).tolist(),
+    }
+    return directory, bytes(block.data)
