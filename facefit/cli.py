@@ -154,7 +154,7 @@ class Request:
 def _run(photos: tuple[Path, ...], request: Request) -> int:
     """Fit photograph after photograph; one that fails does not stop the others."""
     codes = []
-    with _progress(not request.quiet) as progress:
+    with _progress(not (request.quiet or request.as_json)) as progress:
         try:
             progress("loading the face model", 0.0)
             from facefit.models import load_model
@@ -258,6 +258,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         partial.chmod(0o777 & ~_umask())
         _put_in_place(partial, target)
     except OSError as error:
+        if error.filename and not Path(str(error.filename)).is_relative_to(target.parent):
+            raise  # not about writing here: a file of facefit's own, say
         reason = error.strerror or str(error)
         raise UnreadableInput(f"cannot write {folder}: {reason}; give another place with -o") from None
     finally:

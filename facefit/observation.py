@@ -228,10 +228,11 @@ def _decode(path: Path) -> tuple[Image.Image, Image.Exif]:
     if path.suffix.lower() in (".heic", ".heif"):
         _register_heif(path)
     try:
-        with warnings.catch_warnings():
+        # Opened here, so that it is closed whatever a decoder does.
+        with path.open("rb") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of damaged tags; what matters is raised below
             Image.init()
-            image = Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
+            image = Image.open(stream, formats=[name for name in _FORMATS if name in Image.OPEN])
             if image.width * image.height > PIXEL_LIMIT:
                 raise UnreadableInput(_too_large(path, f"{image.width} x {image.height} pixels"))
             if min(image.size) < SMALLEST_SIDE:
@@ -253,8 +254,10 @@ def _decode(path: Path) -> tuple[Image.Image, Image.Exif]:
             f"{path} is not a photograph: its content is neither JPEG, PNG, TIFF, WebP …"
         ) from None
     except Exception as error:  # thirty decoders raise whatever comes to hand on a damaged file
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UnreadableInput(f"{path} cannot be read: {reason}") from None
+        if isinstance(error, OSError) and error.strerror:
+            raise UnreadableInput(f"{path} cannot be read: {error.strerror}") from None
+        reason = str(error) or type(error).__name__
+        raise UnreadableInput(f"{path} is damaged or cut off ({reason}): copy it again") from None
 
 
 def _too_large(path: Path, size: str) -> str:
