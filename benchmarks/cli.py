@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from facefit.errors import FacefitError
+
+if TYPE_CHECKING:
+    from facefit.benchmarks.report import Report
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 OUTPUT = click.Path(file_okay=False, path_type=Path)
@@ -34,6 +37,11 @@ def fails_with_a_sentence(command: Callable[..., None]) -> Callable[..., None]:
             raise SystemExit(130) from None
 
     return run
+
+
+def finish(report: Report, out: Path) -> None:
+    click.echo(report.text)
+    click.echo(out / "report.json")
 
 
 @bench.command()
@@ -76,5 +84,18 @@ def heads(
     report = evaluate_heads(
         data, out, model=model, method=method, landmarks=landmarks, limit=limit, jobs=jobs, only=only
     )
-    click.echo(report["text"])
-    click.echo(f"{out / 'report.json'}")
+    finish(report, out)
+
+
+@bench.command("model-space")
+@click.option("--data", type=FOLDER, required=True, help="Folder with imagepathsvalidation.txt and scans/.")
+@click.option("--model", default="builtin", show_default=True, help="A model's name or file.")
+@click.option("--out", type=OUTPUT, required=True)
+@click.option("--limit", type=int, help="Only the first N subjects.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
+@fails_with_a_sentence
+def model_space(data: Path, model: str, out: Path, limit: int | None, jobs: int) -> None:
+    """How near a model's mean face and identity space come to scans: the lower bound of any fit."""
+    from facefit.benchmarks.model_space import evaluate_model_space
+
+    finish(evaluate_model_space(data, out, model=model, limit=limit, jobs=jobs), out)

@@ -16,14 +16,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from facefit.benchmarks.estimate import FaceEstimate, estimate, mean_face
-from facefit.benchmarks.meshfiles import write_ply
-from facefit.benchmarks.metrics import Similarity, angle_between_deg, landmark_error, outer_eye_distance
-from facefit.benchmarks.now import VARIANTS, Dataset, Image, Measurement, measure
-from facefit.benchmarks.run import Arrays, Row, Run, provenance, run_items, write_json
-from facefit.benchmarks.statistics import markdown, median_interval, plot_cumulative, pooled, write_csv
+from facefit.benchmarks.estimate import FaceEstimate, estimate
+from facefit.benchmarks.meshfiles import read_mesh, write_ply
+from facefit.benchmarks.metrics import (
+    Points,
+    Similarity,
+    Surface,
+    angle_between_deg,
+    landmark_error,
+    outer_eye_distance,
+)
+from facefit.benchmarks.model_space import SpaceWork, correspondence_error
+from facefit.benchmarks.now import VARIANTS, Dataset, Image, Measurement, Scan, measure
+from facefit.benchmarks.report import Report
+from facefit.benchmarks.run import Arrays, Row, Run, run_items
+from facefit.benchmarks.statistics import median_interval, pooled
 from facefit.errors import FacefitError, UnreadableInput
+
+# A landmark this far from the outer surface is no point of the face; a median floor below the other means
+# that a head lies in the model's own space.
+OFF_FACE_MM, IN_SPACE_MM = 5.0, 0.05
 
 KINDS = {
     "multiview_neutral": "frontal",
@@ -44,7 +58,10 @@ def manifest(root: Path) -> Mapping[str, Mapping[str, Any]]:
     except (OSError, ValueError, KeyError) as error:
         raise UnreadableInput(f"{path}: not a manifest of heads ({error})") from error
     return {
-        "/".join(image["file"].rsplit(".", 1)[0].split("/")[-3:]): {**image, "topology": s.get("topology")}
+        "/".join(image["file"].rsplit(".", 1)[0].split("/")[-3:]): {
+            **image,
+            "landmarks68_mm": s["landmarks68_mm"],
+        }
         for s in subjects
         for image in s["images"]
     }
@@ -66,7 +83,7 @@ class HeadsWork:
         truth = manifest(self.data).get(key, {})
         given = None
         if self.landmarks == "truth":
-            given = np.array(truth["landmarks68_px"], np.float64)
+            given = true_landmarks(truth, _scan(dataset, image.subject))
         found = estimate(dataset.photograph(image), self.model, self.method, landmarks=given)
         write_prediction(self.out / "predictions" / key, found)
         row, arrays = measure_head(found, dataset, image, truth)
@@ -93,40 +110,54 @@ def measure_head(
         }
         arrays[variant] = measured[variant].distances.astype(np.float32)
     row["scale"] = measured["non-metrical"].transform.scale
-    return {**row, **camera_errors(found, measured["metrical"].transform, truth)}, arrays
+    if truth and found.camera_from_model is not None:
+        row |= landmark_errors(found, true_landmarks(truth, scan))
+        row |= camera_errors(found, measured["metrical"].transform, truth)
+    return row, arrays
 
 
 @lru_cache(maxsize=2)
-def _scan(dataset: Dataset, subject: str) -> Any:
+def _scan(dataset: Dataset, subject: str) -> Scan:
     return dataset.scan(subject)
 
 
+def true_landmarks(truth: Mapping[str, Any], scan: Scan) -> Float[np.ndarray, "68 2"]:
+    """The manifest's projected landmarks; NaN for those not on the face (some heads have inner-lip
+    points in the throat). Jaw points are points of the mesh, not of the silhouette."""
+    pixels = np.array(truth["landmarks68_px"], np.float64)
+    off = Surface(scan.mesh, threads=1).distance(np.array(truth["landmarks68_mm"], np.float64)) > OFF_FACE_MM
+    pixels[off] = np.nan
+    return pixels
+
+
+def landmark_errors(found: FaceEstimate, truth: Float[np.ndarray, "68 2"]) -> Row:
+    """Mean distance of the fitted mesh's landmarks to the truth, in per cent of the outer-eye distance."""
+    row: Row = {}
+    for name, first in (("landmarks68 %", 0), ("landmarks51 %", 17), ("jaw17 %", 0)):
+        numbers = range(first, 17 if name.startswith("jaw") else 68)
+        usable = [n for n in numbers if n in found.landmarks_px and np.isfinite(truth[n]).all()]
+        if usable:
+            mine = np.stack([found.landmarks_px[n] for n in usable])
+            row[name] = landmark_error(mine, truth[usable], outer_eye_distance(truth))
+    return row
+
+
 def camera_errors(found: FaceEstimate, onto_scan: Similarity, truth: Mapping[str, Any]) -> Row:
-    """Landmarks in per cent of the outer-eye distance, pose in degrees, focal and distance in per cent.
+    """Pose in degrees, focal length and distance in per cent.
 
     A model's own "upright" is a convention, so poses are compared after bringing the predicted head onto the
-    scan: what remains is how far the scan, carried along, is turned from where it was. The truth's jaw points
-    are points of the mesh, not of the silhouette.
+    scan: what remains is how far the scan, carried along, is turned from where it was.
     """
-    if found.camera_from_model is None or found.translation_mm is None or not truth:
-        return {}
-    pixels = np.array(truth["landmarks68_px"], np.float64)
-    row: Row = {}
-    groups = {"landmarks68 %": range(68), "landmarks51 %": range(17, 68), "jaw17 %": range(17)}
-    for name, numbers in groups.items():
-        if all(n in found.landmarks_px for n in numbers):
-            mine = np.stack([found.landmarks_px[n] for n in numbers])
-            row[name] = landmark_error(mine, pixels[list(numbers)], outer_eye_distance(pixels))
+    assert found.camera_from_model is not None and found.translation_mm is not None
     rotation, translation = np.array(truth["R"]), np.array(truth["t"])
     # scan -> model -> camera, to be compared with scan -> camera.
     carried = onto_scan.inverse.then(Similarity(1.0, found.camera_from_model, found.translation_mm))
-    head = np.zeros((1, 3))
-    distance, mine_distance = np.linalg.norm(translation), np.linalg.norm(carried.apply(head))
+    distance, mine = np.linalg.norm(translation), np.linalg.norm(carried.translation)
     turn = angles_deg(rotation.T @ carried.rotation)
-    row |= {
+    row: Row = {
         "pose deg": angle_between_deg(carried.rotation, rotation),
         **{f"{name} deg": value for name, value in zip(("pitch", "yaw", "roll"), turn, strict=True)},
-        "distance %": 100 * (float(mine_distance) / float(distance) - 1),
+        "distance %": 100 * (float(mine) / float(distance) - 1),
         "true yaw deg": truth.get("yaw_deg"),
     }
     if found.focal_px is not None:
@@ -143,9 +174,11 @@ def angles_deg(rotation: np.ndarray) -> tuple[float, float, float]:
     )
 
 
+CORRESPONDENCE = ("true mm", "best surface mm")
 COLUMNS = {
     "method": "method", "kind": "images of", "images": "n", "failed": "failed", "median": "median",
     "interval": "95 % of median", "mean": "mean", "std": "std", "metrical median": "metrical median",
+    "true mm": "true mm", "best surface mm": "to best surface",
     "landmarks51 %": "landmarks %", "jaw17 %": "jaw %", "pose deg": "pose °", "focal %": "focal %",
     "fit_seconds": "s",
 }  # fmt: skip
@@ -161,7 +194,7 @@ def evaluate_heads(
     limit: int | None = None,
     jobs: int = 1,
     only: str | None = None,
-) -> Row:
+) -> Report:
     """Run, and write OUT/predictions, report.json, rows.csv, report.md and cumulative.png."""
     if landmarks not in ("detected", "truth"):
         raise FacefitError(f"landmarks are 'detected' or 'truth', not {landmarks!r}")
@@ -174,68 +207,60 @@ def evaluate_heads(
         "landmarks": landmarks,
     }
     run = Run(out, settings)
-    baseline = mean_face_distances(run, MeanFaceWork(data, model), images, jobs)
+    scans = Run(out, {"data": data.name, "model": model}, ("models", "benchmarks"))
+    subjects = subject_arrays(scans, SpaceWork(data, model), images, jobs)
     work = HeadsWork(data, model, method, out, landmarks)
     rows = run_items(run, [i.key for i in images], work, jobs=jobs, label=f"heads, {method}")
     for row, image in zip(rows, images, strict=True):
         row |= {"subject": image.subject, "kind": KINDS.get(image.challenge, image.challenge)}
-    distances = {row["item"]: run.arrays(row["item"]) for row in rows if row["error"] is None}
+    good = [row for row in rows if row["error"] is None]
+    distances = {row["item"]: run.arrays(row["item"]) for row in good}
+    for row in good:
+        mesh = read_mesh(out / "predictions" / f"{row['item']}.ply")
+        row |= correspondences(mesh.vertices, subjects[row["item"]])
+    mean_name = f"{model} mean face"
+    mean = mean_face(model).prediction.mesh.vertices
+    mean_rows = [
+        {"item": key, "subject": key.split("/")[0], "kind": KINDS.get(key.split("/")[1]), "error": None}
+        | correspondences(mean, arrays)
+        for key, arrays in subjects.items()
+    ]
     table = [
-        *summaries(f"{model} mean face", _mean_rows(rows, baseline), baseline),
+        *summaries(mean_name, mean_rows, subjects),
         *(summaries(method, rows, distances) if method != "mean" else []),
     ]
-    failures = [{"item": row["item"], "error": row["error"]} for row in rows if row["error"] is not None]
-    report = {
-        "settings": settings, "provenance": provenance(), 
-        "coverage": f"{len(rows) - len(failures)}/{len(rows)}",
-        "failures": failures, "table": table, "rows": rows,
-        "with the mean face where the fit failed": pooled(
-            [
-                distances.get(key, baseline[key])["non-metrical"]
-                for key in (row["item"] for row in rows)
-                if key in distances or key in baseline
-            ]
-        ),
-    }  # fmt: skip
-    write_json(out / "report.json", report)
-    write_csv(out / "rows.csv", rows)
-    text = f"Coverage {report['coverage']}; mm, NoW protocol, vertices pooled.\n\n" + markdown(table, COLUMNS)
-    text += "".join(f"\nfailed: {f['item']}: {f['error']}" for f in failures)
-    (out / "report.md").write_text(text, encoding="utf-8")
     curves = {
-        f"{model} mean face": [a["non-metrical"] for a in baseline.values()],
-        method: [a["non-metrical"] for a in distances.values()],
+        name: [arrays["non-metrical"] for arrays in of.values()]
+        for name, of in ((mean_name, subjects), (method, distances))
     }
-    plot_cumulative(out / "cumulative.png", curves)
-    return report | {"text": text}
+    filled = [distances.get(key, arrays)["non-metrical"] for key, arrays in subjects.items()]
+    extra = {"with the mean face where the fit failed": pooled(filled)}
+    headline = "Path-traced heads, NoW protocol, mm, vertices pooled."
+    report = Report(headline, settings, rows, table, COLUMNS, curves, extra)
+    report.write(out)
+    return report
 
 
-def _mean_rows(rows: Sequence[Row], baseline: Mapping[str, Arrays]) -> list[Row]:
-    return [
-        {k: row[k] for k in ("item", "subject", "kind")}
-        | {"error": None if row["item"] in baseline else "no scan"}
-        for row in rows
-    ]
+def correspondences(vertices: Points, subject: Arrays) -> Row:
+    """Distance of corresponding vertices, for models whose mesh the projection on the scan shares.
+
+    Where the scan lies in the model's own space (floor below `IN_SPACE_MM`) the projection is the truth,
+    vertex by vertex; elsewhere it is only the model's best surface, and "best surface mm" says how far from
+    that one is.
+    """
+    if len(vertices) != len(subject["placed"]) or not subject["scored"].any():
+        return {}
+    error = correspondence_error(vertices, subject["placed"].astype(np.float64), subject["scored"])
+    median = float(np.median(error))
+    inside = float(np.median(subject["floor"])) < IN_SPACE_MM
+    return {"best surface mm": median} | ({"true mm": median} if inside else {})
 
 
-@dataclass(frozen=True)
-class MeanFaceWork:
-    """The model's mean face on one subject: the line every method is read against."""
-
-    data: Path
-    model: str
-
-    def __call__(self, key: str) -> tuple[Row, Arrays]:
-        scan, face = Dataset(self.data).scan(key.removeprefix("mean face/")), mean_face(self.model).prediction
-        return {}, {v: measure(face, scan, v, threads=1).distances.astype(np.float32) for v in VARIANTS}
-
-
-def mean_face_distances(
-    run: Run, work: MeanFaceWork, images: Sequence[Image], jobs: int
-) -> dict[str, Arrays]:
-    """Image key -> distances of the mean face, measured once per subject; images of broken scans are left out."""
-    keys = {image.subject: f"mean face/{image.subject}" for image in images}
-    rows = run_items(run, list(keys.values()), work, jobs=jobs, label="mean face")
+def subject_arrays(run: Run, work: SpaceWork, images: Sequence[Image], jobs: int) -> dict[str, Arrays]:
+    """Image key -> what is the same for all images of a subject: the mean face's distances, the model's best
+    surface on the scan. Images of subjects whose scan cannot be read are left out."""
+    keys = {image.subject: f"subjects/{image.subject}" for image in images}
+    rows = run_items(run, list(keys.values()), work, jobs=jobs, label="scans")
     good = {row["item"]: run.arrays(row["item"]) for row in rows if row["error"] is None}
     return {i.key: good[keys[i.subject]] for i in images if keys[i.subject] in good}
 
@@ -257,7 +282,7 @@ def summary(method: str, kind: str, rows: Sequence[Row], distances: Mapping[str,
     line["interval"] = median_interval(subjects)
     metrical = pooled([distances[row["item"]]["metrical"] for row in good])
     line |= {f"metrical {k}": metrical[k] for k in ("median", "mean", "std")}
-    for name in ("landmarks68 %", "landmarks51 %", "jaw17 %", "pose deg", "fit_seconds"):
+    for name in ("landmarks68 %", "landmarks51 %", "jaw17 %", "pose deg", "fit_seconds", *CORRESPONDENCE):
         values = [row[name] for row in good if row.get(name) is not None]
         line[name] = float(np.median(values)) if values else None
     for name in ("focal %", "distance %", "yaw deg", "pitch deg", "roll deg"):

@@ -26,6 +26,9 @@ import numpy as np
 
 from facefit.errors import FacefitError
 
+# The front door's own folder ("") holds detection and the renderer.
+ROOMS = ("", "models", "fitting", "learned_init", "benchmarks")
+
 Row = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 Work = Callable[[str], tuple[Row, Arrays]]
@@ -47,15 +50,16 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 @dataclass(frozen=True)
 class Run:
-    """An output folder and the settings its figures depend on."""
+    """An output folder, and the settings and rooms of the package its figures depend on."""
 
     out: Path
     settings: Mapping[str, Any]
+    rooms: tuple[str, ...] = ROOMS
 
     @property
     def fingerprint(self) -> str:
         """Settings and code in one number: rows made with another one are not taken up."""
-        text = json.dumps(dict(self.settings), sort_keys=True, default=str) + code_fingerprint()
+        text = json.dumps(dict(self.settings), sort_keys=True, default=str) + code_fingerprint(self.rooms)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def path(self, key: str, suffix: str) -> Path:
@@ -194,14 +198,18 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, int | str) else str(value)
 
 
-def code_fingerprint() -> str:
+def code_fingerprint(rooms: Sequence[str] = ROOMS) -> str:
     """A hash of the package's own Python and TOML files: figures belong to the code that made them."""
     import facefit
 
     digest = hashlib.sha256()
     folder = Path(facefit.__file__).parent
-    rooms = [folder, *(folder / room for room in ("models", "fitting", "learned_init", "benchmarks"))]
-    files = {f.resolve() for room in rooms for kind in ("*.py", "*.toml") for f in room.resolve().rglob(kind)}
+    files = {
+        file
+        for room in rooms
+        for kind in ("*.py", "*.toml")
+        for file in (folder / room).resolve().rglob(kind)
+    }
     for file in sorted(files):
         digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()

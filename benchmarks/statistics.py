@@ -1,16 +1,14 @@
-"""From distances to figures: pooled statistics, intervals over subjects, cumulative curves, tables."""
+"""From distances to figures: pooled statistics and intervals over subjects."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from facefit.benchmarks.run import Row, plain
+from facefit.benchmarks.run import Row
 
 # Bootstrap medians are read off histograms: exact to half a bin, a thousand times cheaper than sorting.
 BIN_MM, LONGEST_MM = 0.002, 40.0
@@ -78,59 +76,3 @@ def mean_interval(values: Mapping[str, Sequence[float]], level: float = 0.95) ->
         (means,), np.mean, confidence_level=level, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
     return float(found.low), float(found.high)
-
-
-def plot_cumulative(
-    path: Path, curves: Mapping[str, Sequence[Float[np.ndarray, "n"]]], title: str = ""
-) -> None:
-    """Percentage of vertices within an error, 0 to 8 mm; the axes of the published NoW plots."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    grid = np.linspace(0, 8, 801)
-    for name, distances in curves.items():
-        if distances and sum(map(len, distances)):
-            ordered = np.sort(np.concatenate(list(distances)))
-            share = 100 * np.searchsorted(ordered, grid, side="right") / len(ordered)
-            axes.plot(grid, share, label=f"{name} (median {np.median(ordered):.2f} mm)")
-    axes.set(xlim=(0, 8), ylim=(0, 100), xlabel="Error [mm]", ylabel="Percentage", title=title)
-    axes.set_xticks(range(9))
-    axes.set_yticks(range(0, 101, 20))
-    axes.grid(alpha=0.4)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Scalar columns of the rows; a value of many numbers stays in the JSON."""
-    scalar = [{k: plain(v) for k, v in row.items()} for row in rows]
-    names = list(dict.fromkeys(k for row in scalar for k, v in row.items() if not isinstance(v, list | dict)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(scalar)
-
-
-def markdown(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
-    """A table; `columns` maps a key to its heading. Numbers with three decimals, nothing for None."""
-    lines = ["| " + " | ".join(columns.values()) + " |", "|" + " --- |" * len(columns)]
-    for row in rows:
-        lines.append("| " + " | ".join(_cell(row.get(key)) for key in columns) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
-    if isinstance(value, tuple | list):
-        return " – ".join(_cell(v) for v in value)
-    return str(value)
