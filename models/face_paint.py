@@ -104,7 +104,7 @@ def _eyes(
             iris[ball] = _soft(IRIS_RADIUS_MM - from_axis, 0.6)
             pupil[ball] = _soft(PUPIL_RADIUS_MM - from_axis, 0.6)
         else:
-            between = _soft(view.inside(view.outline(numbers)), 0.8)
+            between = _soft(view.inside(view.outline(numbers)) - 0.5, 0.6)
             centre = view.outline(numbers).mean(axis=0)
             away = np.linalg.norm(view.vertices[:, :2] - centre, axis=1)
             eye = np.maximum(eye, between)

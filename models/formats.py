@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from facefit.errors import ModelFileError
-from facefit.models import ict, pack
+from facefit.models import albedo_mm, bfm09, bfm17, deep3d, hdf5, ict, lyhm, mat5, pack, surrey
 from facefit.models.face_model import LinearFaceModel
 
 NAMES = ("builtin", "ict")
@@ -50,6 +50,34 @@ def _file(path: Path) -> LinearFaceModel:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
     if pack.is_pack(head):
         return pack.load_pack(path)
+    if head.startswith(hdf5.MAGIC):
+        return _hdf5(path)
+    if mat5.is_mat5(head):
+        return _matlab(path)
+    if surrey.looks_like(path, head):
+        return surrey.load(path)
     raise ModelFileError(
         f"{path}: no face-model format facefit knows begins like this file ({head[:8].hex()})"
+    )
+
+
+def _hdf5(path: Path) -> LinearFaceModel:
+    if bfm17.looks_like(path):
+        return bfm17.load(path)
+    if albedo_mm.looks_like(path):
+        return albedo_mm.load(path)
+    raise ModelFileError(
+        f"{path}: an HDF5 file without /shape/model/mean (Basel Face Model 2017 or 2019) or "
+        "/diffuseAlbedo/model/mean (AlbedoMM); a MATLAB 7.3 file has to be saved again with -v7"
+    )
+
+
+def _matlab(path: Path) -> LinearFaceModel:
+    names = mat5.variable_names(path)
+    for module in (bfm09, deep3d, lyhm):
+        if module.looks_like(names):
+            return module.load(path)
+    raise ModelFileError(
+        f"{path}: a MATLAB file with {', '.join(sorted(names)[:8]) or 'no variables'}; a face model has "
+        "shapeMU (BFM 2009), idBase (Deep3D) or shp and tri (LYHM)"
     )

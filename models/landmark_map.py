@@ -41,6 +41,18 @@ def read_landmark_map(path: Path, triangles: Int[np.ndarray, "triangles 3"], ver
     return landmarks_from_table(table, triangles, vertices, str(path))
 
 
+def beside(path: Path) -> Path:
+    """Where a user's own map of a model file lies, and where `facefit models annotate` writes it."""
+    return path.with_name(f"{path.stem}.landmarks.toml")
+
+
+def landmarks_beside(path: Path, triangles: Int[np.ndarray, "triangles 3"], vertices: int) -> Landmarks:
+    """The map beside a model file, or none."""
+    if not beside(path).is_file():
+        return NO_LANDMARKS
+    return read_landmark_map(beside(path), triangles, vertices)
+
+
 def landmarks_from_table(
     table: Mapping[str, Any], triangles: Int[np.ndarray, "triangles 3"], vertices: int, what: str
 ) -> Landmarks:
