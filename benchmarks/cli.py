@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from facefit.benchmarks.report import Report
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+METHODS = click.Choice(["mean", "landmarks", "standard", "detailed"])
+UNIT = click.Choice(["mm", "cm", "m"])
+SET = click.Choice(["validation", "test"])
 OUTPUT = click.Path(file_okay=False, path_type=Path)
 
 
@@ -50,13 +53,7 @@ def finish(report: Report, out: Path) -> None:
 )
 @click.option("--model", default="ict", show_default=True, help="A model's name or file.")
 @click.option("--out", type=OUTPUT, required=True, help="Where predictions/ and report.json go.")
-@click.option(
-    "--stages",
-    "method",
-    type=click.Choice(["mean", "landmarks", "standard", "detailed"]),
-    default="standard",
-    show_default=True,
-)
+@click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
 @click.option(
     "--landmarks",
     type=click.Choice(["detected", "truth"]),
@@ -99,3 +96,62 @@ def model_space(data: Path, model: str, out: Path, limit: int | None, jobs: int)
     from facefit.benchmarks.model_space import evaluate_model_space
 
     finish(evaluate_model_space(data, out, model=model, limit=limit, jobs=jobs), out)
+
+
+@bench.command()
+@click.option("--data", type=FOLDER, required=True, help="Folder with imagepathsvalidation.txt.")
+@click.option("--model", default="builtin", show_default=True, help="A model's name or file.")
+@click.option("--out", type=OUTPUT, required=True)
+@click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
+@click.option("--predictions", type=FOLDER, help="Evaluate this folder, of any method, instead.")
+@click.option("--unit", type=UNIT, default="mm", show_default=True, help="Unit of the prediction files.")
+@click.option("--image-set", type=SET, default="validation", show_default=True)
+@click.option("--predict-only", is_flag=True, help="Write predictions (the test set has no public scans).")
+@click.option("--check", is_flag=True, help="Only name the mistakes found in the predictions.")
+@click.option("--limit", type=int, help="Only the first N images.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
+@fails_with_a_sentence
+def now(
+    data: Path,
+    model: str,
+    out: Path,
+    method: str,
+    predictions: Path | None,
+    unit: str,
+    image_set: Literal["validation", "test"],
+    predict_only: bool,
+    check: bool,
+    limit: int | None,
+    jobs: int,
+) -> None:
+    """NoW challenge: predict, evaluate by the published protocol, name known mistakes."""
+    from facefit.benchmarks import now_run
+    from facefit.benchmarks.now import Dataset
+
+    dataset, rows = Dataset(data, image_set), []
+    if predictions is None:
+        rows = now_run.predict(dataset, out, model=model, method=method, limit=limit, jobs=jobs)
+    if predict_only:
+        failed = [row for row in rows if row["error"]]
+        click.echo(f"{len(rows) - len(failed)} of {len(rows)} predictions in {out / 'predictions'}")
+        for row in failed:
+            click.echo(f"failed: {row['item']}: {row['error']}")
+        return
+    report = now_run.evaluate(
+        dataset,
+        predictions or out / "predictions",
+        out,
+        name=predictions.name if predictions else f"{model}, {method}",
+        unit=unit,
+        mean_model=None if predictions else model,
+        predicted=rows,
+        limit=limit,
+        jobs=jobs,
+    )
+    traps = report.extra["traps"]
+    for trap, sentence in traps.items():
+        click.echo(f"{trap}: {sentence}", err=not check)
+    if check:
+        click.echo(f"{len(traps)} kinds of mistake found; {report.coverage} predictions could be read")
+        raise SystemExit(1 if traps or report.failures else 0)
+    finish(report, out)

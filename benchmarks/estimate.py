@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from facefit.benchmarks.meshfiles import SurfaceMesh
+from facefit.benchmarks.meshfiles import SurfaceMesh, write_ply
 from facefit.benchmarks.now import IBUG_OF_NOW, Prediction
 from facefit.errors import FacefitError
 
@@ -81,12 +81,7 @@ def estimate(
     model = model_named(model_name)
     arguments: dict[str, Any] = {"stages": stages_of(method), **(options or {})}
     start = time.perf_counter()
-    if hasattr(ff, "reconstruct"):
-        result = ff.reconstruct(photograph, model, landmarks=landmarks, **arguments)
-    else:
-        from facefit.fitting import fit
-
-        result = fit(ff.Observation.from_file(photograph, landmarks=landmarks), model, **arguments)
+    result = ff.reconstruct(photograph, model, landmarks=landmarks, **arguments)
     seconds = time.perf_counter() - start
     return from_result(result, seconds)
 
@@ -117,3 +112,9 @@ def stages_of(method: str) -> Any:
     if method not in METHODS[1:] or not hasattr(stages, recipe):
         raise FacefitError(f"method {method!r} is not known here; there are {', '.join(METHODS)}")
     return getattr(stages, recipe)
+
+
+def write_prediction(stem: Path, found: FaceEstimate) -> None:
+    """STEM.ply and STEM.npy, the neutral face and its seven landmarks, in the mesh's own frame, mm."""
+    write_ply(stem.with_name(stem.name + ".ply"), found.prediction.mesh)
+    np.save(stem.with_name(stem.name + ".npy"), found.prediction.landmarks)

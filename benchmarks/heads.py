@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from facefit.benchmarks.estimate import FaceEstimate, estimate
-from facefit.benchmarks.meshfiles import read_mesh, write_ply
+from facefit.benchmarks.estimate import FaceEstimate, estimate, mean_face, write_prediction
+from facefit.benchmarks.meshfiles import read_mesh
 from facefit.benchmarks.metrics import (
     Points,
     Similarity,
@@ -88,12 +88,6 @@ class HeadsWork:
         write_prediction(self.out / "predictions" / key, found)
         row, arrays = measure_head(found, dataset, image, truth)
         return {**row, "fit_seconds": found.seconds, "status": found.status}, arrays
-
-
-def write_prediction(stem: Path, found: FaceEstimate) -> None:
-    """STEM.ply and STEM.npy, the neutral face and its seven landmarks, in the mesh's own frame, mm."""
-    write_ply(stem.with_name(stem.name + ".ply"), found.prediction.mesh)
-    np.save(stem.with_name(stem.name + ".npy"), found.prediction.landmarks)
 
 
 def measure_head(
