@@ -52,7 +52,12 @@ class FrontDoor(click.Group):
         if cmd_name not in GROUPS:
             return None
         module, attribute = GROUPS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            raise click.UsageError(
+                f"facefit {cmd_name} needs {error.name}: pip install 'facefit[bench]'"
+            ) from None
         return command
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -260,7 +265,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename and not Path(str(error.filename)).is_relative_to(target.parent):
             raise  # not about writing here: a file of facefit's own, say
-        reason = error.strerror or str(error)
+        in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
+        reason = "a file is in the way" if in_the_way else error.strerror or str(error)
         raise UnreadableInput(f"cannot write {folder}: {reason}; give another place with -o") from None
     finally:
         if partial is not None:
@@ -310,7 +316,7 @@ def _progress(wanted: bool) -> Iterator[Progress]:
     """A bar on a terminal's standard error; without a terminal, a line when the photograph changes."""
     if not wanted:
         yield lambda what, share: None
-    elif not sys.stderr.isatty():
+    elif not _is_terminal():
         yield _Lines()
     else:
         from rich.console import Console
@@ -325,6 +331,10 @@ def _progress(wanted: bool) -> Iterator[Progress]:
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("", total=1.0)
             yield lambda what, share: bar.update(task, description=_printable(what), completed=share)
+
+
+def _is_terminal() -> bool:
+    return sys.stderr.isatty()
 
 
 class _Lines:
@@ -351,3 +361,7 @@ def _limit_threads(count: int) -> None:
     import torch
 
     torch.set_num_threads(count)
+
+
+if __name__ == "__main__":
+    main()

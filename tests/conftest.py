@@ -48,3 +48,22 @@ def photographs() -> Path:
     if not os.environ.get("FACEFIT_TEST_DATA") or not folder.is_dir():
         pytest.skip("FACEFIT_TEST_DATA names no folder with photos/: tests on real photographs need one")
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Paths of a toy model, of a photograph of it (its own rendering) and of the landmarks in that."""
+    from test_export_toy import toy_result
+
+    from facefit.models.pack import save_model
+
+    folder = tmp_path_factory.mktemp("toy")
+    result = toy_result()
+    save_model(result.model, folder / "toy.safetensors")
+    Image.fromarray(result.observation.image).save(folder / "toy.png")
+    np.save(folder / "toy.npy", result.observation.landmarks)
+    return {
+        "photo": str(folder / "toy.png"),
+        "model": str(folder / "toy.safetensors"),
+        "landmarks": str(folder / "toy.npy"),
+    }
