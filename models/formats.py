@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from facefit.errors import ModelFileError
-from facefit.models import albedo_mm, bfm09, bfm17, deep3d, hdf5, ict, lyhm, mat5, pack, surrey
+from facefit.models import albedo_mm, bfm09, bfm17, deep3d, flame, hdf5, ict, lyhm, mat5, pack, surrey
 from facefit.models.face_model import LinearFaceModel
 
 NAMES = ("builtin", "ict")
@@ -54,6 +54,12 @@ def _file(path: Path) -> LinearFaceModel:
         return _hdf5(path)
     if mat5.is_mat5(head):
         return _matlab(path)
+    if flame.looks_like(head):
+        return flame.load(path)
+    if head.startswith(b"PK"):
+        raise ModelFileError(
+            f"{path}: an npz archive holds colours, not a face; put it beside FLAME's model file and load that"
+        )
     if surrey.looks_like(path, head):
         return surrey.load(path)
     raise ModelFileError(
