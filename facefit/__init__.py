@@ -1,17 +1,19 @@
 """facefit: one photograph to a 3D face, by analysis by synthesis with a morphable model.
 
-    import facefit as ff
-    model  = ff.load_model("builtin")
-    photo  = ff.Observation.from_file("photo.jpg")
-    result = ff.fit(photo, model, ff.initialize(photo, model))
-    print(result.summary()); ff.export(result, "face.glb"); ff.report(result, "face.html")
+import facefit as ff
+model  = ff.load_model("builtin")
+photo  = ff.Observation.from_file("photo.jpg")
+result = ff.fit(photo, model, ff.initialize(photo, model))
+print(result.summary()); ff.export(result, "face.glb"); ff.report(result, "face.html")
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
 try:
     __version__ = version("facefit")
@@ -40,6 +42,17 @@ _PUBLIC = {
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]  # noqa: PLE0604
+
+
+class _Package(ModuleType):
+    """Importing the module `facefit.export` must not hide the function `facefit.export`."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _PUBLIC and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -43,10 +43,11 @@ class GaussNewton:
         before: dict[str, float] = {}
         after: dict[str, float] = {}
         while accepted < self.steps:
-            frozen = [residual.freeze(scene) for residual in residuals]
-            parts = [normal_equations(residual, scene, free) for residual in frozen]
+            # Each freezes from its last frozen self, so that it may keep what has not changed.
+            residuals = [residual.freeze(scene) for residual in residuals]
+            parts = [normal_equations(residual, scene, free) for residual in residuals]
             if not before:
-                before = {r.name: part.cost for r, part in zip(frozen, parts, strict=True)}
+                before = {r.name: part.cost for r, part in zip(residuals, parts, strict=True)}
             system = sum(parts[1:], parts[0])
             if not (math.isfinite(system.cost) and bool(torch.isfinite(system.matrix).all())):
                 status = Status.NOT_FINITE
@@ -59,7 +60,7 @@ class GaussNewton:
                     continue
                 x = scene.pack(free)
                 candidate = scene.with_packed(free, x + step.to(x))
-                costs = {residual.name: cost(residual, candidate) for residual in frozen}
+                costs = {residual.name: cost(residual, candidate) for residual in residuals}
                 total = sum(costs.values())
                 # A NaN compares false, so a step into nonsense is refused like one uphill.
                 if total < system.cost:

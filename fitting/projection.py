@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from facefit.models.camera import FACING
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
 
@@ -28,6 +29,9 @@ class SurfacePoints:
                 for basis in (model.identity_basis, model.expression_basis)
             ]
         ).permute(1, 2, 0)
+        # The same in float64 arrays, for the analytic path.
+        self.mean64 = self.mean.double().numpy()
+        self.basis64 = np.ascontiguousarray(self.basis.double().numpy())
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -38,6 +42,32 @@ class SurfacePoints:
         return self.mean.to(coefficients) + self.basis.to(coefficients) @ coefficients
 
 
+def model_points(scene: Scene, points: SurfacePoints) -> Float[np.ndarray, "points 3"]:
+    """The points in the model frame, in float64."""
+    shape = np.concatenate([scene.identity.numpy(), scene.expression.numpy()]).astype(np.float64)
+    return points.mean64 + points.basis64 @ shape
+
+
+def project_points(scene: Scene, points: SurfacePoints) -> Float[np.ndarray, "points 2"]:
+    """Pixels of surface points, in float64."""
+    rotation = camera_rotation(scene.pose.rotation.numpy())
+    x, y, z = rotation @ model_points(scene, points).T + scene.pose.translation_mm.numpy()[:, None]
+    relative = float(scene.camera.focal_px) * np.stack([x, y], 1) / z[:, None]
+    return relative + scene.camera.principal_point.numpy()
+
+
+def camera_rotation(w: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
+    """`Pose.camera_from_model` in float64 without torch, which would cost more than the arithmetic."""
+    w = w.astype(np.float64)
+    angle = float(np.linalg.norm(w))
+    cross = skew(w[None])[0]
+    if angle < 1e-4:
+        rotation = np.eye(3) + cross + cross @ cross / 2
+    else:
+        rotation = np.eye(3) + np.sin(angle) / angle * cross + (1 - np.cos(angle)) / angle**2 * cross @ cross
+    return np.array(FACING) @ rotation
+
+
 def project_with_jacobian(
     scene: Scene, points: SurfacePoints
 ) -> tuple[Float[np.ndarray, "points 2"], Float[np.ndarray, "points 2 unknowns"]]:
@@ -45,24 +75,26 @@ def project_with_jacobian(
 
     With X = F exp(w) p + t: dX/dw = -F exp(w) [p]x J_r(w), J_r the right Jacobian of SO(3).
     """
-    shape = np.concatenate([scene.identity.numpy(), scene.expression.numpy()]).astype(np.float64)
-    basis = points.basis.numpy().astype(np.float64)
-    p = points.mean.numpy().astype(np.float64) + basis @ shape
-    w = scene.pose.rotation.double()
-    rotation = scene.pose.camera_from_model.double().numpy()
-    camera_points = p @ rotation.T + scene.pose.translation_mm.double().numpy()
+    basis = points.basis64
+    p = model_points(scene, points)
+    w = scene.pose.rotation.numpy().astype(np.float64)
+    rotation = camera_rotation(w)
+    camera_points = p @ rotation.T + scene.pose.translation_mm.numpy()
     focal = float(scene.camera.focal_px)
     x, y, z = camera_points.T
     relative = focal * np.stack([x, y], 1) / z[:, None]
     zero = np.zeros_like(z)
     by_camera_point = np.stack(
-        [np.stack([focal / z, zero, -relative[:, 0] / z], 1), np.stack([zero, focal / z, -relative[:, 1] / z], 1)],
+        [
+            np.stack([focal / z, zero, -relative[:, 0] / z], 1),
+            np.stack([zero, focal / z, -relative[:, 1] / z], 1),
+        ],
         axis=1,
     )
     by_point = by_camera_point @ rotation
-    by_rotation = -by_point @ skew(p) @ right_jacobian(w.numpy())
+    by_rotation = -by_point @ skew(p) @ right_jacobian(w)
     jacobian = np.concatenate([by_rotation, by_camera_point, relative[:, :, None], by_point @ basis], axis=2)
-    return relative + scene.camera.principal_point.double().numpy(), jacobian
+    return relative + scene.camera.principal_point.numpy(), jacobian
 
 
 def skew(vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3 3"]:

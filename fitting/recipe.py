@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -92,7 +91,8 @@ def terms(
     if stage.contour:
         found.append(contour_residual(observation, model))
     if level is not None:
-        found.append(PhotometricResidual(model, surface_samples(model, stage.samples), level))
+        samples = surface_samples(model, stage.samples)
+        found.append(PhotometricResidual(model, samples, level, stage.independent))
     for block in ("identity", "expression", "albedo"):
         if block in stage.free:
             found.append(CoefficientPrior(block))
@@ -105,13 +105,13 @@ def terms(
 
 def exposed(scene: Scene, model: LinearFaceModel, level: PyramidLevel, samples: int) -> Scene:
     """White ambient light at the level that gives the face its median brightness in the photograph."""
-    residual = PhotometricResidual(model, surface_samples(model, samples), level).freeze(with_ambient_level(scene, 0.5))
+    residual = PhotometricResidual(model, surface_samples(model, samples), level).freeze(
+        with_ambient_level(scene, 0.5)
+    )
     frozen = residual.frozen
     if frozen is None or not len(frozen.chosen):
         return with_ambient_level(scene, 1.0)
-    dark = with_ambient_level(scene, 0.0)
-    plain = replace(frozen, weight=np.ones(len(frozen.chosen), np.float32))
-    observed = -residual._evaluate(dark, plain, None)[0]
+    observed = -residual.differences(with_ambient_level(scene, 0.0), frozen.chosen)
     linear = float(np.median(observed.clip(0, 1))) ** 2.2
     albedo = float(np.median(residual.samples.albedo_mean[frozen.chosen]))
     return with_ambient_level(scene, max(0.02, linear / max(albedo, 1e-3)))
@@ -123,9 +123,8 @@ def photometric_rms(scene: Scene, model: LinearFaceModel, level: PyramidLevel) -
     frozen = residual.frozen
     if frozen is None or not len(frozen.chosen):
         return math.nan, 0.0
-    plain = replace(frozen, weight=np.ones(len(frozen.chosen), np.float32))
-    values, _ = residual._evaluate(scene, plain, None)
-    return float(np.sqrt((values.astype(np.float64) ** 2).mean())), frozen.inliers
+    squared = (residual.differences(scene, frozen.chosen).astype(np.float64) ** 2).mean(1)
+    return float(np.sqrt((frozen.share * squared).sum())), frozen.inliers
 
 
 def landmark_pixels(scene: Scene, model: LinearFaceModel) -> np.ndarray:

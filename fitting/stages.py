@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from facefit.fitting.gauss_newton import GaussNewton
+from facefit.fitting.residuals.photometric import INDEPENDENT
 
 POSE = ("rotation", "translation")
 SHAPE = (*POSE, "focal", "identity", "expression")
@@ -14,7 +15,10 @@ ALL = (*SHAPE, *LIGHT)
 
 @dataclass(frozen=True)
 class Stage:
-    """One solve: what is free, which terms speak, at which size the photograph is read (0: not at all)."""
+    """One solve: what is free, which terms speak, at which size the photograph is read (0: not at all).
+
+    `independent` is how many independent observations all photometric samples are worth (see the term).
+    """
 
     name: str
     free: tuple[str, ...]
@@ -22,18 +26,31 @@ class Stage:
     contour: bool = False
     photometric_px: int = 0
     samples: int = 0
+    independent: float = INDEPENDENT
     solver: GaussNewton = GaussNewton()
 
 
 FAST: tuple[Stage, ...] = (
-    Stage("pose", POSE, solver=GaussNewton(steps=10)),
-    Stage("landmarks", SHAPE, contour=True, solver=GaussNewton(steps=8, tolerance=1e-3)),
+    Stage("pose", POSE, solver=GaussNewton(steps=8, tolerance=1e-2)),
+    Stage("landmarks", SHAPE, contour=True, solver=GaussNewton(steps=6, tolerance=1e-2)),
 )
 
 STANDARD: tuple[Stage, ...] = (
     *FAST,
-    Stage("light", LIGHT, landmarks=False, photometric_px=64, samples=1500, solver=GaussNewton(steps=6, tolerance=1e-2)),
-    Stage("coarse", ALL, contour=True, photometric_px=64, samples=1500, solver=GaussNewton(steps=6)),
-    Stage("medium", ALL, contour=True, photometric_px=128, samples=2500, solver=GaussNewton(steps=6)),
-    Stage("fine", ALL, contour=True, photometric_px=256, samples=4000, solver=GaussNewton(steps=6)),
+    Stage(
+        "light", LIGHT, False, photometric_px=64, samples=1500, solver=GaussNewton(steps=5, tolerance=2e-2)
+    ),
+    Stage("coarse", ALL, True, True, photometric_px=64, samples=1500, solver=GaussNewton(steps=5)),
+    Stage("medium", ALL, True, True, photometric_px=128, samples=2000, solver=GaussNewton(steps=4)),
+    Stage("fine", ALL, True, True, photometric_px=256, samples=2000, solver=GaussNewton(steps=4)),
+    # Shape is settled. Colour may follow the photograph more closely than shape could without being bent by it.
+    Stage(
+        "colour",
+        LIGHT,
+        False,
+        photometric_px=256,
+        samples=4000,
+        independent=600.0,
+        solver=GaussNewton(steps=4),
+    ),
 )

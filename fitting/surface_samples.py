@@ -50,7 +50,9 @@ def draw(
     """Stratified by area: sample k lies in the k-th of `count` equal slices of the accumulated triangle area."""
     candidates = face_triangles(model.topology, model.n_vertices)
     corners = model.mean.numpy()[model.topology.triangles[candidates]]
-    area = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    area = 0.5 * np.linalg.norm(
+        np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
+    )
     # Neighbours in space should be neighbours in the accumulated area, or stratifying by it spreads nothing:
     # order the triangles along a Morton curve through their centres.
     order = np.argsort(_morton(corners.mean(1)))
@@ -81,7 +83,9 @@ def gather(
     shape_basis = np.concatenate([model.identity_basis.numpy(), model.expression_basis.numpy()])
     position = sp.csr_matrix(rows[0])
 
-    def apply(matrix: sp.csr_matrix, fields: Float[np.ndarray, "modes vertices 3"]) -> Float[np.ndarray, "s 3 m"]:
+    def apply(
+        matrix: sp.csr_matrix, fields: Float[np.ndarray, "modes vertices 3"]
+    ) -> Float[np.ndarray, "s 3 m"]:
         modes, vertices, _ = fields.shape
         stacked = fields.transpose(1, 2, 0).reshape(vertices, 3 * modes)
         return np.asarray(matrix @ stacked).reshape(matrix.shape[0], 3, modes)
@@ -123,7 +127,8 @@ def sample_rows(
     inverse = np.linalg.pinv(edges)
     # around[v, t] = share of triangle t in the area around vertex v; then triangles around each sample.
     around = sp.csr_matrix(
-        (np.repeat(area, 3), (faces.ravel(), np.repeat(np.arange(len(faces)), 3))), shape=(vertices, len(faces))
+        (np.repeat(area, 3), (faces.ravel(), np.repeat(np.arange(len(faces)), 3))),
+        shape=(vertices, len(faces)),
     )
     around = sp.diags(1 / np.maximum(np.asarray(around.sum(1)).ravel(), 1e-12)) @ around
     share = (position @ around).tocoo()

@@ -16,7 +16,8 @@ from facefit.models.lighting import Lighting
 BLOCKS = ("rotation", "translation", "focal", "identity", "expression", "albedo", "lighting", "offsets")
 
 
-@dataclass(frozen=True)
+# Compared and hashed as the one object it is; comparing tensors by value has no single answer.
+@dataclass(frozen=True, eq=False)
 class Scene:
     """Identity, expression and albedo coefficients (standard deviations), pose, camera, light, offsets (mm).
 
@@ -72,7 +73,9 @@ class Scene:
                 return self.lighting.coefficients.reshape(-1)
             case "offsets":
                 if self.offsets is None:
-                    raise ValueError("this scene has no offsets to free; start from zeros of shape (vertices, 3)")
+                    raise ValueError(
+                        "this scene has no offsets to free; start from zeros of shape (vertices, 3)"
+                    )
                 return self.offsets.reshape(-1)
         raise ValueError(f"a scene has no block {name!r}; it has {', '.join(BLOCKS)}")
 

@@ -29,7 +29,8 @@ def _spline(fraction: float, weight: np.ndarray, slope: np.ndarray) -> None:
     slope[3] = 0.5 * t * t
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+# Sums may be reordered here (still the same bits on one machine): only then are they vectorised, 8 times faster.
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
 def sample_geometry(
     chosen: Int64[np.ndarray, "n"],
     mean: Float32[np.ndarray, "samples 9"],

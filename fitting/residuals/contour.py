@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class ContourResidual(AbstractResidual):
             vertices = scene.shape(self.model)
             triangle, barycentric, pixels, normal = self._candidates(scene, vertices)
         if not len(triangle):
-            return self
+            return replace(self, frozen=None)
         known = np.flatnonzero(np.isfinite(self.observed).all(1))
         chosen, rows, seen = [], [], []
         for n in known:
@@ -60,14 +60,10 @@ class ContourResidual(AbstractResidual):
             rows.append(across / sigma)
             seen.append(n)
         if not chosen:
-            return self
+            return replace(self, frozen=None)
         points = SurfacePoints(self.model, triangle[chosen], barycentric[chosen])
-        term = LandmarkResidual(
-            points, self.observed[seen], np.array(rows)[:, None, :], tolerance=3.0, name=self.name
-        )
-        return ContourResidual(
-            self.model, self.observed, self.covariance, self.reach_px, term.freeze(scene), self.name
-        )
+        term = LandmarkResidual(points, self.observed[seen], np.array(rows)[:, None, :], name=self.name)
+        return replace(self, frozen=term.freeze(scene))
 
     def _candidates(
         self, scene: Scene, vertices: Float[Tensor, "vertices 3"]

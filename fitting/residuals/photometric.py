@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from facefit.fitting.projection import right_jacobian
+from facefit.fitting.projection import camera_rotation, right_jacobian
 from facefit.fitting.pyramid import PyramidLevel
 from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations
 from facefit.fitting.residuals.landmarks import assemble
@@ -27,12 +27,20 @@ from facefit.rendering.shade import lambertian, linear_to_srgb
 
 BLOCKS = ("rotation", "translation", "focal", "identity", "expression", "albedo", "lighting")
 
+# What the model cannot say is shared by neighbouring samples: all samples together are worth about this many
+# independent observations. On path-traced heads shape is best at 20 to 50; at 300 the fit bends the face to
+# explain shadows and blemishes and is worse than landmarks alone.
+INDEPENDENT = 30.0
 # Beyond this angle between surface and line of sight (cosine) a sample is a sliver of pixels that a millimetre of
 # wrong shape moves onto the background.
 GRAZING_COSINE = 0.25
 # A sample further behind the z-buffer than this is hidden: above the depth step between neighbouring pixels of a
 # cheek at the coarsest level, below the depth of a nose.
 HIDDEN_MM = 4.0
+# Visibility changes slowly: it is renewed every so many linearisations.
+VISIBILITY_STEPS = 3
+# The z-buffer that decides what is hidden needs no more than this many pixels a side.
+VISIBILITY_PX = 96
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,11 @@ class Frozen:
     """The discrete choices at one scene: which samples count, and how much (square root of the weight over sigma)."""
 
     chosen: Int[np.ndarray, "n"]
+    share: Float[np.ndarray, "n"]
     weight: Float[np.ndarray, "n"]
-    sigma: float
-    inliers: float
+    sigma: float = 1.0
+    inliers: float = 0.0
+    age: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,25 +68,32 @@ class PhotometricResidual(AbstractResidual):
     model: LinearFaceModel
     samples: SurfaceSamples
     level: PyramidLevel
-    independent: float = 500.0
+    independent: float = INDEPENDENT
     sigma_floor: float = 0.02
     frozen: Frozen | None = None
     name: str = "photometric"
 
     def freeze(self, scene: Scene) -> PhotometricResidual:
-        chosen, footprint = visible_samples(self.model, self.samples, self.level, scene)
+        old = self.frozen
+        if old is not None and old.age + 1 < VISIBILITY_STEPS:
+            chosen, share, age = old.chosen, old.share, old.age + 1
+        else:
+            chosen, footprint = visible_samples(self.model, self.samples, self.level, scene)
+            share, age = footprint / max(footprint.sum(), 1e-12), 0
         if not len(chosen):
-            return replace(self, frozen=Frozen(chosen, np.zeros(0, np.float32), self.sigma_floor, 0.0))
-        share = footprint / footprint.sum()
-        plain = Frozen(chosen, np.ones(len(chosen), np.float32), 1.0, 1.0)
-        values, _ = self._evaluate(scene, plain, None)
-        error = np.sqrt((values.reshape(-1, 3).astype(np.float64) ** 2).mean(1))
+            return replace(self, frozen=Frozen(chosen, share, np.zeros(0, np.float32)))
+        error = np.sqrt((self.differences(scene, chosen).astype(np.float64) ** 2).mean(1))
         # 1.3 turns the median of a three-channel root mean square into the standard deviation of one channel.
         sigma = max(self.sigma_floor, float(1.3 * np.median(error)))
         robust = 1 / (1 + (error / (2.5 * sigma)) ** 2) ** 2
         weight = np.sqrt(self.independent * share * robust) / sigma
-        frozen = Frozen(chosen, weight.astype(np.float32), sigma, float((share * robust).sum()))
+        frozen = Frozen(chosen, share, weight.astype(np.float32), sigma, float((share * robust).sum()), age)
         return replace(self, frozen=frozen)
+
+    def differences(self, scene: Scene, chosen: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n 3"]:
+        """Predicted minus observed sRGB at samples, not whitened; zero where a sample leaves the picture."""
+        plain = Frozen(chosen, np.ones(len(chosen)), np.ones(len(chosen), np.float32))
+        return self._evaluate(scene, plain, None)[0].reshape(-1, 3)
 
     def __call__(self, scene: Scene) -> Float[Tensor, "rows"]:
         """The residuals in torch, differentiable: the oracle of the kernel."""
@@ -124,8 +141,8 @@ class PhotometricResidual(AbstractResidual):
             samples.geometry_basis,
             samples.albedo_basis,
             scene.lighting.coefficients.numpy().astype(np.float64),
-            scene.pose.camera_from_model.double().numpy(),
-            right_jacobian(scene.pose.rotation.double().numpy()),
+            camera_rotation(scene.pose.rotation.numpy()),
+            right_jacobian(scene.pose.rotation.numpy().astype(np.float64)),
             scene.pose.translation_mm.numpy().astype(np.float64),
             float(scene.camera.focal_px),
             scene.camera.principal_point.numpy().astype(np.float64),
@@ -173,7 +190,11 @@ def read_spline(
     total = torch.zeros(len(texel), image.shape[2], dtype=image.dtype)
     for i, wy in enumerate(_spline_weights(y - row)):
         for j, wx in enumerate(_spline_weights(x - column)):
-            total = total + (wy * wx)[:, None] * image[(row - 1 + i).clamp(max=height - 1), (column - 1 + j).clamp(max=width - 1)]
+            total = (
+                total
+                + (wy * wx)[:, None]
+                * image[(row - 1 + i).clamp(max=height - 1), (column - 1 + j).clamp(max=width - 1)]
+            )
     return torch.where(inside[:, None], total, torch.zeros_like(total)), inside
 
 
@@ -191,7 +212,10 @@ def visible_samples(
         pixels = scene.camera.project(vertices)
         texels = (pixels - torch.from_numpy(level.origin).to(pixels)) * level.scale
         height, width = level.usable.shape
-        depth = rasterize(texels, vertices[:, 2], model.triangles, height, width).depth.numpy()
+        ratio = min(1.0, VISIBILITY_PX / max(height, width))
+        rows, columns = max(1, round(height * ratio)), max(1, round(width * ratio))
+        coarse = texels * torch.tensor([columns / width, rows / height])
+        depth = rasterize(coarse, vertices[:, 2], model.triangles, rows, columns).depth.numpy()
     weights = samples.barycentric.astype(np.float32)
     corner = model.topology.triangles[samples.triangles]
     corners = vertices.numpy()[corner]
@@ -202,10 +226,13 @@ def visible_samples(
     texel = (texels.numpy()[corner] * weights[..., None]).sum(1)
     # Two texels from the border, as the image is read; anything not finite compares false and is out.
     with np.errstate(invalid="ignore"):
-        inside = ((texel >= 1.5) & (texel < np.array([width - 1.5, height - 1.5]))).all(1) & (cosine > GRAZING_COSINE)
+        inside = ((texel >= 1.5) & (texel < np.array([width - 1.5, height - 1.5]))).all(1) & (
+            cosine > GRAZING_COSINE
+        )
     chosen = np.flatnonzero(inside)
     column, row = texel[chosen].astype(int).T
-    seen = (point[chosen, 2] <= depth[row, column] + HIDDEN_MM) & level.usable[row, column]
+    buffered = depth[row * rows // height, column * columns // width]
+    seen = (point[chosen, 2] <= buffered + HIDDEN_MM) & level.usable[row, column]
     chosen = chosen[seen]
     focal = float(scene.camera.focal_px) * level.scale
     footprint = samples.area_mm2[chosen] * cosine[chosen] * (focal / point[chosen, 2]) ** 2

@@ -80,7 +80,7 @@ class LightPrior(AbstractResidual):
 
     level: float = 0.0
     chroma: float = 0.12
-    contrast: float = 0.45
+    contrast: float = 0.7
     name: str = "light prior"
 
     def freeze(self, scene: Scene) -> LightPrior:
