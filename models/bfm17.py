@@ -101,7 +101,7 @@ def _is_scaled(
     basis: Float[np.ndarray, "coordinates modes"],
     sigma: Float[np.ndarray, "modes"],
 ) -> bool:
-    """Is the basis already multiplied by sigma? The lengths of its columns decide; the version breaks a tie."""
+    """Is the basis already multiplied by sigma? Its columns' lengths decide; the version breaks a tie."""
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(basis.astype(np.float64), axis=0)
         unit = np.allclose(lengths, 1.0, atol=0.05)
@@ -110,7 +110,8 @@ def _is_scaled(
         return _minor_version(path, file) < 9
     if not unit and not scaled:
         raise ModelFileError(
-            f"{path}: the columns of /{group}/model/pcaBasis are neither of length 1 nor of their standard deviations"
+            f"{path}: the columns of /{group}/model/pcaBasis are neither of length 1 nor of "
+            "their standard deviations"
         )
     return bool(scaled)
 

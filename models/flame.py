@@ -25,7 +25,8 @@ from facefit.models.cache import sha256_of
 from facefit.models.face_model import Landmarks, LinearFaceModel, ModelSource
 from facefit.models.flame_pose import JOINTS, Flame
 from facefit.models.landmark_map import NO_LANDMARKS
-from facefit.models.safe_pickle import UnsafePickle, array, objects, parse
+from facefit.models.pickle_arrays import array, objects
+from facefit.models.safe_pickle import UnsafePickle, parse
 
 MAX_BYTES = 1 << 30
 MM_PER_UNIT = 1000.0

@@ -61,7 +61,8 @@ class Flame:
         posed = rest + torch.tensordot(bent, self.pose_basis, dims=1)
         turn, shift = self._chain(rotations, joints)
         blended_turn = torch.einsum("vj,jab->vab", self.weights, turn)
-        return (blended_turn @ posed[:, :, None])[:, :, 0] + self.weights @ shift
+        skinned: Tensor = (blended_turn @ posed[:, :, None])[:, :, 0] + self.weights @ shift
+        return skinned
 
     def _chain(
         self, rotations: Float[Tensor, "5 3 3"], joints: Float[Tensor, "5 3"]

@@ -50,7 +50,7 @@ class Look:
 
 
 def beside(model: Path, triangles: Int[np.ndarray, "triangles 3"], vertices: int) -> Look | None:
-    """From the first of the texture files that lies in the model's folder and says where its texels belong."""
+    """From the first of the texture files that lies in the model's folder and says where texels belong."""
     for kind in KINDS:
         path = model.with_name(kind.file)
         if path.is_file() and {"vt", "ft"} <= npy_file.names(path):

@@ -58,7 +58,8 @@ def _file(path: Path) -> LinearFaceModel:
         return flame.load(path)
     if head.startswith(b"PK"):
         raise ModelFileError(
-            f"{path}: an npz archive holds colours, not a face; put it beside FLAME's model file and load that"
+            f"{path}: an npz archive holds colours, not a face; put it beside FLAME's model "
+            "file and load that"
         )
     if surrey.looks_like(path, head):
         return surrey.load(path)

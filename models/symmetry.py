@@ -16,16 +16,11 @@ def mirror_pairs(
     when it is an involution (the partner of the partner is the vertex itself) for 98 % of the vertices; the
     rest mirror onto themselves, which leaves a symmetry prior silent there instead of wrong.
     """
-    best: tuple[float, Int[np.ndarray, "vertices"], Float[np.ndarray, "vertices"]] | None = None
-    middle = 0.5 * (vertices_mm[:, 0].min() + vertices_mm[:, 0].max())
+    middle = 0.5 * (float(vertices_mm[:, 0].min()) + float(vertices_mm[:, 0].max()))
     tree = cKDTree(vertices_mm)
-    for centre in (0.0, float(middle)):
-        reflected = vertices_mm * [-1.0, 1.0, 1.0] + [2.0 * centre, 0.0, 0.0]
-        distance, nearest = tree.query(reflected)
-        if best is None or float(np.median(distance)) < best[0]:
-            best = (float(np.median(distance)), nearest, distance)
-    assert best is not None
-    _, partner, distance = best
+    reflections = [vertices_mm * [-1.0, 1.0, 1.0] + [2.0 * centre, 0.0, 0.0] for centre in (0.0, middle)]
+    found = [[np.asarray(part) for part in tree.query(reflected)] for reflected in reflections]
+    distance, partner = min(found, key=lambda answer: float(np.median(answer[0])))
     paired = (partner[partner] == np.arange(len(partner))) & (distance < tolerance_mm)
     if paired.mean() < 0.98:
         return None
