@@ -32,9 +32,11 @@ def camera_to(convention: str, pose: Pose, camera: Camera) -> dict[str, Any]:
     - opencv: X_camera = R X + t (mm), x right, y down, z forward; pixel = K X_camera / z with (0, 0) at the
       photograph's upper left corner, so the centre of the first pixel is (0.5, 0.5).
     - opengl: `view` (4 x 4, mm) to x right, y up, z backward; `projection` to clip space, z in [-1, 1].
-    - pytorch3d: row vectors, X_view = X R + T (mm), x left, y up, z forward; focal and principal point in NDC,
+    - pytorch3d: row vectors, X_view = X R + T (mm), x left, y up, z forward; focal and principal point in
+    NDC,
       for `PerspectiveCameras(..., in_ndc=True, image_size=((height, width),))`.
-    - blender: `matrix_world` of a camera object (metres, Blender's z-up world, where its OBJ and glTF importers
+    - blender: `matrix_world` of a camera object (metres, Blender's z-up world, where its OBJ and glTF
+    importers
       put the mesh), lens for a 36 mm sensor with sensor_fit AUTO, and the shifts.
     """
     rotation, translation = _numpy(pose.camera_from_model), _numpy(pose.translation_mm)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 
 import facefit
-from facefit.expressions import is_activation
+from facefit.expressions import arkit_groups, is_activation
 from facefit.fitting.result import FitResult
 from facefit.gltf import GltfCamera, GltfMesh, MorphTarget, encode_glb
 from facefit.mesh import split_seams, vertex_normals
@@ -65,22 +65,27 @@ def face_glb(result: FitResult, texture: Texture, extras: dict[str, Any]) -> byt
 def expression_targets(
     result: FitResult, deformation_mm: Float[np.ndarray, "vertices 3"], budget: int = TARGET_BYTES
 ) -> list[MorphTarget]:
-    """One target per expression, in millimetres here, and a correction if they do not add up to the
+    """A target per expression (ARKit's spelling, millimetres here), and one for what they leave of the
     deformation.
+
+    At weight 1 an expression is the model's published shape: coefficient = weight / unit.
     """
     model = result.model
     unit = model.expression_unit.cpu().numpy()
-    # At weight 1 an expression is the published shape: coefficient = weight / unit.
-    deltas = model.expression_basis.cpu().numpy() / unit[:, None, None]
+    basis = model.expression_basis.cpu().numpy()
     activation = result.scene.expression.detach().cpu().numpy() * unit
     targets, used, explained = [], 0, np.zeros_like(deformation_mm)
-    for name, delta, value in zip(model.expression_names, deltas, activation, strict=True):
-        delta = np.where(np.abs(delta).max(1, keepdims=True) > NEGLIGIBLE_MM, delta, 0)
-        used += 12 * int(min(len(delta), 1.34 * np.count_nonzero(delta.any(1))))
+    for name, group in arkit_groups(model.expression_names).items():
+        delta = sum(basis[k] / unit[k] for k in group)
+        delta[np.abs(delta).max(1) < NEGLIGIBLE_MM] = 0
+        moved = np.flatnonzero(delta.any(1))
+        used += 12 * min(len(delta), 4 * len(moved) // 3)
         if used > budget:
             break
-        weight = float(np.clip(value, 0, 1)) if is_activation(name) else float(value)
-        explained += weight * delta
+        weight = float(activation[group].mean())
+        if is_activation(name):
+            weight = min(max(weight, 0.0), 1.0)
+        explained[moved] += weight * delta[moved]
         targets.append(MorphTarget(name, delta, weight))
     left = deformation_mm - explained
     if np.abs(left).max() > NEGLIGIBLE_MM:

@@ -205,7 +205,8 @@ def _container(text: bytes, binary: bytes) -> bytes:
 def _unit(normals: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "vertices 3"]:
     """Unit in float32, as the specification asks; a vertex of no triangle points forward."""
     normals = np.where(np.linalg.norm(normals, axis=1, keepdims=True) > 0.5, normals, [0.0, 0.0, 1.0])
-    return (normals / np.linalg.norm(normals, axis=1, keepdims=True)).astype(np.float32)
+    unit: Float[np.ndarray, "vertices 3"] = normals / np.linalg.norm(normals, axis=1, keepdims=True)
+    return unit.astype(np.float32)
 
 
 def _placement(matrix: Float[np.ndarray, "4 4"]) -> dict[str, list[float]]:
@@ -230,5 +231,5 @@ def quaternion(rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "4"]:
         i, j, k = largest, (largest + 1) % 3, (largest + 2) % 3
         q = np.empty(4)
         q[i], q[j], q[k], q[3] = squares[i], r[j, i] + r[i, j], r[k, i] + r[i, k], r[k, j] - r[j, k]
-    q = q / math.sqrt(float(q @ q))
-    return -q if q[3] < 0 else q
+    unit: Float[np.ndarray, "4"] = q / math.sqrt(float(q @ q))
+    return -unit if unit[3] < 0 else unit

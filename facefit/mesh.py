@@ -13,7 +13,8 @@ from torch import Tensor
 def vertex_normals(
     vertices: Float[Tensor, "vertices 3"], triangles: Int[Tensor, "triangles 3"]
 ) -> Float[Tensor, "vertices 3"]:
-    """Unit normals: the area-weighted mean over a vertex's triangles, outward where these are counter-clockwise.
+    """Unit normals: the area-weighted mean over a vertex's triangles, outward where these are
+    counter-clockwise.
 
     A vertex of no triangle, or of degenerate ones only, has the zero vector.
     """

@@ -44,8 +44,7 @@ def encode_mtl(texture_file: str) -> str:
     """A matt material `skin` whose diffuse colour is the texture."""
     return (
         # Without ambient, which some readers would add to the texture.
-        "newmtl skin\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\n"
-        f"map_Kd {texture_file}\n"
+        f"newmtl skin\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {texture_file}\n"
     )
 
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from facefit.fitting.result import FitResult
 from facefit.models.camera import Camera, Pose, rotation_matrix
+from facefit.models.face_model import LinearFaceModel
 from facefit.models.lighting import Lighting
 from facefit.picture import Picture, render
 from facefit.rendering.shade import linear_to_srgb
@@ -107,9 +108,7 @@ def face_box(result: FitResult, margin: float) -> Box:
     scene, model = result.scene.to("cpu"), result.model.to("cpu")
     with torch.no_grad():
         points = scene.pose.apply(scene.shape(model))
-        region = model.topology.regions.get("face")
-        if region is not None:
-            points = points[torch.from_numpy(region.astype(np.int64))]
+        points = points[face_vertices(model)]
         pixels = scene.camera.project(points[points[:, 2] > 1]).numpy()
     width, height = scene.camera.width, scene.camera.height
     if not len(pixels):
@@ -118,6 +117,18 @@ def face_box(result: FitResult, margin: float) -> Box:
     left, top = (pixels.min(0) - extra).clip(0, [width - 1, height - 1]).astype(int)
     right, bottom = np.ceil(pixels.max(0) + extra).clip([left + 1, top + 1], [width, height]).astype(int)
     return Box(int(left), int(top), int(right), int(bottom))
+
+
+def face_vertices(model: LinearFaceModel) -> Bool[Tensor, "vertices"]:
+    """True on the face and its eyeballs; everywhere for a model that names no region "face"."""
+    regions = model.topology.regions
+    if "face" not in regions:
+        return torch.ones(model.n_vertices, dtype=torch.bool)
+    shown = torch.zeros(model.n_vertices, dtype=torch.bool)
+    for name in ("face", "eyeballs"):
+        if name in regions:
+            shown[torch.from_numpy(regions[name].astype(np.int64))] = True
+    return shown
 
 
 def crop_camera(camera: Camera, box: Box) -> Camera:
@@ -134,12 +145,8 @@ def _rendered(result: FitResult, box: Box, zoom: float) -> tuple[Picture, Float[
     width, height = max(1, round(box.width * zoom)), max(1, round(box.height * zoom))
     with torch.no_grad():
         picture = render(replace(scene, camera=crop_camera(scene.camera, box)), model, width, height)
-    shown = picture.covered
-    if "face" in model.topology.regions:
-        vertex = torch.zeros(model.n_vertices, dtype=torch.bool)
-        vertex[torch.from_numpy(model.topology.regions["face"].astype(np.int64))] = True
-        triangle = vertex[model.triangles].all(1)
-        shown = shown & triangle[picture.triangle.clamp(min=0)]
+    face = face_vertices(model)[model.triangles].all(1)
+    shown = picture.covered & face[picture.triangle.clamp(min=0)]
     weight = shown.float()[None, None]
     blurred, radius = weight, max(1, max(width, height) // 150)
     for _ in range(2):

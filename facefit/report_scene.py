@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from facefit.expressions import is_activation, part_of
 from facefit.fitting.result import FitResult
 from facefit.glb import CORRECTION, expression_targets
-from facefit.mesh import split_seams
+from facefit.mesh import split_seams, vertex_normals
+from facefit.overlay import face_vertices
 from facefit.rendering.shade import linear_to_srgb
 from facefit.texture import Texture
 
@@ -48,6 +50,9 @@ def viewer_scene(result: FitResult, texture: Texture) -> tuple[dict[str, Any], b
         srgb = linear_to_srgb(model.albedo(scene.albedo).clamp(0, 1)).cpu().numpy()
         rotation = scene.pose.camera_from_model.cpu().numpy() * [[1], [-1], [-1]]  # OpenGL's camera axes
         light = scene.lighting.coefficients.cpu().numpy()
+        face = face_vertices(model).numpy()
+        normals = vertex_normals(scene.shape(model), model.triangles)[face]
+        irradiance = scene.lighting.irradiance(normals).cpu().numpy()
     block = _Block()
     split = split_seams(model.topology.triangles, texture.uv_triangles)
     index = np.dtype(np.uint16 if len(split.vertex) <= 65535 else np.uint32)
@@ -79,5 +84,16 @@ def viewer_scene(result: FitResult, texture: Texture) -> tuple[dict[str, Any], b
         "targets": targets,
         "rotation": rotation.round(6).tolist(),
         "light": light.round(6).tolist(),
+        # What the photograph's light does to the face: on average, and at most (per mille of outliers aside).
+        "exposure": float(irradiance.mean()),
+        "ceiling": float(np.quantile(irradiance, 0.999)),
+        "focus": _focus(neutral[face]),
     }
     return directory, bytes(block.data)
+
+
+def _focus(face: Float[np.ndarray, "points 3"]) -> dict[str, Any]:
+    """What the viewer shows when it opens: the face, with some of the head around it."""
+    low, high = face.min(0), face.max(0)
+    middle = (low + high) / 2 - [0, 0, 0.3 * (high[2] - low[2])]
+    return {"middle": middle.tolist(), "radius": 0.78 * float((high - low).max())}

@@ -17,7 +17,7 @@ varying vec3 n, c, p;
 varying vec2 t;
 uniform sampler2D skin;
 uniform vec3 sh[9], lamp, eye;
-uniform float look, lit, line;
+uniform float look, lit, line, exposure, ceiling;
 vec3 linear(vec3 v) { return mix(v / 12.92, pow((v + 0.055) / 1.055, vec3(2.4)), step(0.04045, v)); }
 vec3 srgb(vec3 v) {
   v = clamp(v, 0.0, 1.0);
@@ -26,15 +26,20 @@ vec3 srgb(vec3 v) {
 void main() {
   if (line > 0.5) { gl_FragColor = vec4(0.08, 0.08, 0.08, 0.55); return; }
   vec3 m = normalize(n), toEye = normalize(eye - p);
-  if (!gl_FrontFacing) m = -m;
+  // The inside of the head, seen through the mouth, is dark red and darker further in.
+  if (!gl_FrontFacing) { gl_FragColor = vec4(vec3(0.30, 0.13, 0.12) * (0.55 + 0.45 * abs(dot(m, toEye))), 1.0); return; }
   vec3 photo = sh[0] + sh[1] * m.y + sh[2] * m.z + sh[3] * m.x + sh[4] * m.x * m.y + sh[5] * m.y * m.z
     + sh[6] * (3.0 * m.z * m.z - 1.0) + sh[7] * m.x * m.z + sh[8] * (m.x * m.x - m.y * m.y);
-  vec3 studio = vec3(0.26 + 0.10 * m.y) + vec3(0.92, 0.90, 0.86) * max(dot(m, lamp), 0.0);
+  // Nothing in the photograph tells how bright its light would be on shoulders: not brighter than on the face.
+  photo = min(max(photo, 0.0), ceiling);
+  vec3 studio = vec3(0.36 + 0.10 * m.y) + vec3(1.06, 1.03, 0.98) * max(dot(m, lamp), 0.0);
   vec3 albedo = look < 0.5 ? linear(texture2D(skin, t).rgb) : look < 1.5 ? linear(c) : vec3(0.46, 0.44, 0.42);
-  vec3 light = mix(max(photo, 0.0), studio, lit);
+  // Only the product of albedo and light is certain: the lamp is as bright as the photograph's own light, and
+  // clay, whose albedo is known, is lit as by a light of level one.
+  vec3 light = look < 1.5 ? mix(photo, studio * exposure, lit) : mix(photo / exposure, studio, lit);
   float gloss = pow(max(dot(m, normalize(lamp + toEye)), 0.0), 24.0) * step(0.0, dot(m, lamp));
   float rim = pow(1.0 - max(dot(m, toEye), 0.0), 4.0);
-  vec3 extra = lit * (vec3(0.05 * gloss) + vec3(0.05 * rim) * light);
+  vec3 extra = lit * (vec3(0.05 * gloss) + vec3(0.05 * rim) * studio);
   gl_FragColor = vec4(srgb(albedo * light + extra), 1.0);
 }`;
 
@@ -49,6 +54,8 @@ class Head {
     this.view = { yaw: 0, pitch: 0, roll: 0, zoom: 1 };
     this.look = 0; this.lit = 0; this.wire = false; this.lampAngle = -40;
     this.light = foldedLight(scene.light);
+    this.exposure = Math.max(0.02, scene.exposure);
+    this.ceiling = scene.ceiling;
     this.prepare(textureUrl);
     this.morph();
     new ResizeObserver(() => this.draw()).observe(canvas);
@@ -64,10 +71,9 @@ class Head {
     this.uv = Float32Array.from(array(scene.uv), (q, i) => (i % 2 ? 1 - q / 65535 : q / 65535));
     this.color = Float32Array.from(array(scene.color), (q) => q / 255);
     this.targets = scene.targets.map((t) => ({ ...t, rows: array(t.rows), values: array(t.values), weight: t.fitted }));
-    const high = [0, 1, 2].map((k) => low[k]);
-    for (let i = 0; i < this.base.length; i++) high[i % 3] = Math.max(high[i % 3], this.base[i]);
-    this.middle = low.map((v, k) => (v + high[k]) / 2);
-    this.radius = Math.hypot(...low.map((v, k) => (high[k] - v) / 2));
+    [this.middle, this.radius] = [scene.focus.middle, scene.focus.radius];
+    this.reach = 0;
+    for (let i = 0; i < this.base.length; i++) this.reach = Math.max(this.reach, Math.abs(this.base[i] - this.middle[i % 3]));
   }
 
   prepare(textureUrl) {
@@ -179,7 +185,9 @@ class Head {
     gl.uniformMatrix4fv(this.place.clip, false, clip);
     gl.uniform3fv(this.place.eye, eye);
     gl.uniform3fv(this.place.sh, this.light);
-    gl.uniform3f(this.place.lamp, -Math.sin(angle) * 0.87, 0.5, Math.cos(angle) * 0.87);
+    gl.uniform3f(this.place.lamp, Math.sin(angle) * 0.87, 0.5, Math.cos(angle) * 0.87);
+    gl.uniform1f(this.place.exposure, this.exposure);
+    gl.uniform1f(this.place.ceiling, this.ceiling);
     gl.uniform1f(this.place.look, this.look);
     gl.uniform1f(this.place.lit, this.lit);
     gl.uniform1f(this.place.line, 0);
@@ -201,7 +209,7 @@ class Head {
   camera(aspect) {
     const { yaw, pitch, roll, zoom } = this.view, half = Math.tan(Math.PI * 13 / 180) * Math.max(1, 1 / aspect);
     const turn = product(rotation(0, pitch), product(rotation(1, yaw), rotation(2, roll)));
-    const distance = 0.9 * this.radius / half / zoom, near = distance - 1.2 * this.radius, far = distance + 1.2 * this.radius;
+    const distance = this.radius / half / zoom, near = distance - 1.8 * this.reach, far = distance + 1.8 * this.reach;
     const shift = turn.map((row) => -row.reduce((sum, v, k) => sum + v * this.middle[k], 0));
     shift[2] -= distance;
     const eye = [0, 1, 2].map((k) => this.middle[k] + turn[2][k] * distance);

@@ -19,8 +19,8 @@ FORMAT = 1
 
 SCALE_STATEMENT = (
     "One photograph does not determine absolute size: a small face nearby and a large one further away give "
-    "the same picture. Lengths are millimetres of an average adult head; the size is the model's prior, not a "
-    "measurement (heads differ by about 5 %), and depends on the field of view assumed."
+    "the same picture. Lengths are millimetres of an average adult head; the size is the model's prior, not "
+    "a measurement (heads differ by about 5 %), and depends on the field of view assumed."
 )
 
 MODEL_FRAME = "millimetres, x to the subject's left, y up, z out of the nose"
@@ -183,10 +183,8 @@ def _parameters(result: FitResult) -> dict[str, Any]:
             "rms_mm": 0.0 if offsets is None else float(offsets.detach().norm(dim=1).square().mean().sqrt()),
         },
         "distance_from_mean_face": {
-            "unit": "RMS of the identity coefficients; about 1 for a typical person, near 0 for the mean face",
-            "value": float(scene.identity.detach().square().mean().sqrt())
-            if len(scene.identity)
-            else math.nan,
+            "unit": "RMS of the identity coefficients; about 1 for a typical person, 0 for the mean face",
+            "value": float(scene.identity.detach().square().mean().sqrt()),
         },
     }
 

@@ -14,16 +14,18 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from scipy.sparse import coo_array, diags_array
-from scipy.sparse.linalg import cg
+from scipy.sparse.linalg import splu
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from facefit.fitting.result import FitResult
 from facefit.mesh import unique_edges, vertex_normals
 from facefit.models.face_model import LinearFaceModel
+from facefit.overlay import face_vertices
 from facefit.photo_view import PhotoView, smoothstep
 from facefit.rendering.rasterize import rasterize
 from facefit.rendering.shade import linear_to_srgb
+from facefit.uv_layout import texture_layout
 
 DEFAULT_SIZE = 1024
 
@@ -80,7 +82,7 @@ def bake_texture(result: FitResult, size: int = DEFAULT_SIZE) -> Texture:
 
 def _bake(result: FitResult, size: int) -> Texture:
     model, scene = result.model.to("cpu"), result.scene.to("cpu")
-    uv, uv_triangles = texture_coordinates(model)
+    uv, uv_triangles = texture_layout(model.topology, model.mean.numpy())
     texels = _texels(model, uv, uv_triangles, size)
     vertices = scene.shape(model)
     camera_points = scene.pose.apply(vertices)
@@ -111,34 +113,6 @@ def _bake(result: FitResult, size: int) -> Texture:
     image = texels.image(torch.cat([linear_to_srgb(color.clamp(0, 1)), weight, torch.ones_like(weight)], 1))
     padded = _padded(image[:3], image[4:])
     return Texture(_bytes(padded.permute(1, 2, 0)), _bytes(image[3]), uv, uv_triangles)
-
-
-def texture_coordinates(
-    model: LinearFaceModel,
-) -> tuple[Float[np.ndarray, "uvs 2"], Int[np.ndarray, "triangles 3"]]:
-    """The model's own layout, or a cylinder about the vertical axis, cut at the back of the head."""
-    topology = model.topology
-    if topology.uv is not None and topology.uv_triangles is not None:
-        return topology.uv, topology.uv_triangles
-    mean = model.mean.detach().cpu().double().numpy()
-    # The axis runs behind the face, through the middle of the depth range: the nose does not wrap round it.
-    x, y, z = (mean - [mean[:, 0].mean(), 0, (mean[:, 2].min() + mean[:, 2].max()) / 2]).T
-    angle = np.arctan2(x, z)
-    corner_angle = angle[topology.triangles]
-    wraps = (corner_angle.max(1) - corner_angle.min(1)) > np.pi
-    # A triangle across the cut takes copies of its vertices one turn further.
-    copied = np.unique(topology.triangles[wraps][corner_angle[wraps] < 0])
-    copy_of = np.full(len(mean), -1)
-    copy_of[copied] = len(mean) + np.arange(len(copied))
-    uv_triangles = topology.triangles.copy()
-    uv_triangles[wraps] = np.where(
-        corner_angle[wraps] < 0, copy_of[topology.triangles[wraps]], uv_triangles[wraps]
-    )
-    around = np.concatenate([angle, angle[copied] + 2 * np.pi])
-    upward = np.concatenate([y, y[copied]])
-    uv = np.stack([around, upward], 1)
-    low, high = uv.min(0), uv.max(0)
-    return 0.005 + 0.99 * (uv - low) / (high - low), uv_triangles
 
 
 def _texels(
@@ -191,13 +165,10 @@ def _tint(
     adjacency = coo_array((one, (edges[:, 0], edges[:, 1])), shape=(count, count)).tocsr()
     adjacency = adjacency + adjacency.T
     diagonal = adjacency.sum(1) + w + 1e-3
-    system = (diags_array(diagonal) - adjacency).tocsr()
-    jacobi = diags_array(1 / diagonal)
-    solved = [
-        cg(system, w * (ratio[:, k] - mean[k]), rtol=1e-3, maxiter=200, M=jacobi)[0] + mean[k]
-        for k in range(3)
-    ]
-    return torch.from_numpy(np.exp(np.stack(solved, 1))).float()
+    system = (diags_array(diagonal) - adjacency).tocsc()
+    factor = splu(system, diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+    solved = factor.solve(w[:, None] * (ratio - mean)) + mean
+    return torch.from_numpy(np.exp(solved)).float()
 
 
 def _feather(texels: _Texels, weight: Float[Tensor, "texels 1"]) -> Float[Tensor, "texels 1"]:
@@ -230,14 +201,8 @@ def _padded(
 
 
 def _face_weight(model: LinearFaceModel) -> Float[Tensor, "vertices 1"]:
-    """1 on the face proper, where the photograph shows skin; 0 on scalp and neck, where it shows hair and
-    cloth.
-    """
-    if "face" not in model.topology.regions:
-        return torch.ones(model.n_vertices, 1)
-    weight = torch.zeros(model.n_vertices, 1)
-    weight[torch.from_numpy(model.topology.regions["face"].astype(np.int64))] = 1
-    return weight
+    """1 on the face and its eyes, which the photograph shows; 0 on scalp and neck, under hair and cloth."""
+    return face_vertices(model)[:, None].float()
 
 
 def _without_darkness(irradiance: Float[Tensor, "vertices 3"]) -> Float[Tensor, "vertices 3"]:

@@ -1,0 +1,92 @@
+"""The pictures of the report as fragments of HTML: the wipe with its layers and landmarks, the ball in the
+light.
+"""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from io import BytesIO
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from facefit.fitting.result import FitResult
+from facefit.glb import encode_jpeg
+from facefit.models.lighting import Lighting
+from facefit.overlay import Layers
+from facefit.rendering.shade import linear_to_srgb
+
+# Layer -> its name on the button and what it shows.
+LAYERS = {
+    "overlay": ("Overlay", "The fitted face, drawn over the photograph."),
+    "albedo": ("Albedo", "The colour of the skin without any light."),
+    "shading": ("Shading", "The light alone, on a grey surface."),
+    "error": ("Error", "Difference in colour: black is none, pale yellow a quarter of the range or more."),
+}
+
+
+def compare(result: FitResult, shown: Layers) -> str:
+    """The wipe: the photograph below, one of the layers above it, the landmarks as an SVG on top."""
+    height, width = shown.photo.shape[:2]
+    size = f'width="{width}" height="{height}"'
+    images = [f'<img class="base" src="{jpeg_url(shown.photo)}" alt="The photograph" {size}>']
+    buttons = []
+    for key, (label, caption) in LAYERS.items():
+        source = jpeg_url(getattr(shown, key))
+        kind = f'class="layer" data-layer="{key}"'
+        images.append(f'<img {kind} src="{source}" alt="{escape(caption)}" {size}>')
+        checked = " checked" if key == "overlay" else ""
+        radio = f'<input type="radio" name="layer" value="{key}"{checked}>'
+        buttons.append(f"<label>{radio}<span>{label}</span></label>")
+    return (
+        f'<div class="wipe" style="aspect-ratio:{width}/{height}">{"".join(images)}'
+        f"{_landmarks(result, shown)}"
+        '<i class="bar"></i><input type="range" id="wipe" min="0" max="100" value="50" step="0.5" '
+        'aria-label="Wipe between the photograph and the fit"></div>'
+        '<div class="row"><div class="segments" role="radiogroup" aria-label="What to compare">'
+        f"{''.join(buttons)}</div>"
+        '<label class="check"><input type="checkbox" id="points"> Landmarks</label></div>'
+    )
+
+
+def light_ball(lighting: Lighting, camera_from_model: Float[Tensor, "3 3"], size: int = 192) -> str:
+    """A white ball in the fitted light, seen from the photograph's camera."""
+    axis = (torch.arange(size) + 0.5) / size * 2 - 1
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    radius = (x * x + y * y).sqrt()
+    toward_viewer = -(1 - radius.clamp(max=1) ** 2).sqrt()
+    normals = torch.stack([x, y, toward_viewer], -1).reshape(-1, 3) @ camera_from_model.cpu().float()
+    light = Lighting(lighting.coefficients.detach().cpu().float()).irradiance(normals)
+    color = linear_to_srgb(0.75 * light / light.amax().clamp(min=1e-4)).clamp(0, 1).reshape(size, size, 3)
+    alpha = ((1 - radius) * size / 2 + 0.5).clamp(0, 1)
+    picture = (torch.cat([color, alpha[..., None]], -1) * 255 + 0.5).to(torch.uint8).numpy()
+    stream = BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    source = _url("png", stream.getvalue())
+    return f'<img src="{source}" width="96" height="96" alt="A white ball in the light of the photograph">'
+
+
+def jpeg_url(image: UInt8[np.ndarray, "height width 3"], quality: int = 85) -> str:
+    return _url("jpeg", encode_jpeg(image, quality))
+
+
+def _landmarks(result: FitResult, shown: Layers) -> str:
+    box, unit = shown.box, max(shown.box.width, shown.box.height) / 300
+    marks = []
+    for kind, points in (("found", result.observation.landmarks), ("fitted", result.landmarks_fitted)):
+        known = [] if points is None else points[np.isfinite(points).all(1)]
+        for x, y in known:
+            place = f'cx="{x - box.left:.1f}" cy="{y - box.top:.1f}"'
+            marks.append(f'<circle class="{kind}" {place} r="{unit:.2f}"/>')
+    return (
+        f'<svg class="points" viewBox="0 0 {box.width} {box.height}" aria-hidden="true" '
+        f'style="--stroke:{unit / 2:.2f}px" hidden>{"".join(marks)}</svg>'
+    )
+
+
+def _url(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode()
