@@ -1,24 +1,31 @@
 # Two commands: `make demo` fits a face to a photograph, `make test` runs the tests. Both set everything up.
+# PHOTO=my.jpg fits another photograph, ARGS="--face all" passes options on.
 PYTHON ?= python3
-PHOTO  ?= $(shell .venv/bin/python -c "import importlib.util as u, pathlib as p; print(p.Path(u.find_spec('skimage').origin).parent / 'data' / 'astronaut.png')")
 VENV    = .venv/bin
+PIP     = $(VENV)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PORTRAIT = $(shell $(VENV)/python -c "import importlib.util as u, pathlib as p; print(p.Path(u.find_spec('skimage').origin).parent / 'data' / 'astronaut.png')")
+PHOTO  ?= $(PORTRAIT)
+ARGS   ?=
 
 .PHONY: demo test check clean
 
 .venv/.ok: pyproject.toml constraints.txt
+	@echo "Setting up .venv with pinned versions (PyTorch and dlib's landmark file are large: a few minutes, once)"
 	$(PYTHON) -m venv .venv
-	$(VENV)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo]"
-	touch $@
+	$(PIP) -e ".[demo]"
+	@touch $@
 
 .venv/.ok-test: .venv/.ok
-	$(VENV)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	touch $@
+	@echo "Adding what the tests and benchmarks need"
+	$(PIP) -e ".[dev]"
+	@touch $@
 
 demo: .venv/.ok
-	$(VENV)/facefit $(PHOTO)
+	$(VENV)/facefit "$(PHOTO)" $(ARGS)
 
+# dash comes with open3d and brings a pytest plugin that warns; here warnings are errors.
 test: .venv/.ok-test
-	$(VENV)/python -m pytest -q
+	$(VENV)/python -m pytest -q -p no:dash
 
 check: .venv/.ok-test
 	$(VENV)/ruff check .
