@@ -33,30 +33,37 @@ def rotation_matrix(axis_angle: Float[Tensor, "3"]) -> Float[Tensor, "3 3"]:
     safe = torch.where(squared > 1e-8, squared, torch.ones_like(squared))
     angle = safe.sqrt()
     first = torch.where(squared > 1e-8, torch.sin(angle) / angle, 1 - squared / 6)
-    second = torch.where(squared > 1e-8, (1 - torch.cos(angle)) / safe, 0.5 - squared / 24)
-    return torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device) + first * skew + second * skew @ skew
+    # (1 - cos a) / a^2 by the half angle: the difference would lose half the digits for small angles.
+    half = torch.sin(angle / 2) / angle
+    second = torch.where(squared > 1e-8, 2 * half * half, 0.5 - squared / 24)
+    return (
+        torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device) + first * skew + second * skew @ skew
+    )
 
 
 def axis_angle(rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "3"]:
     """The rotation vector of a rotation matrix, its length in [0, pi]."""
-    cosine = ((rotation.trace() - 1) / 2).clamp(-1, 1)
-    angle = torch.acos(cosine)
-    vector = torch.stack(
+    # The antisymmetric part is sin(angle) axis.
+    vector = 0.5 * torch.stack(
         [
             rotation[2, 1] - rotation[1, 2],
             rotation[0, 2] - rotation[2, 0],
             rotation[1, 0] - rotation[0, 1],
         ]
     )
-    if angle < 1e-4:
-        return vector / 2
-    if math.pi - float(angle) < 1e-3:
-        # Near a half turn the antisymmetric part vanishes; the axis is the eigenvector of (R + I) / 2.
-        symmetric = (rotation + torch.eye(3, dtype=rotation.dtype, device=rotation.device)) / 2
-        axis = symmetric[:, int(symmetric.diagonal().argmax())]
-        axis = axis / axis.norm()
-        return angle * torch.where((axis @ vector) < 0, -axis, axis)
-    return angle * vector / (2 * torch.sin(angle))
+    sine, cosine = vector.norm(), (rotation.trace() - 1) / 2
+    # The arc cosine alone keeps half the digits near 0 and pi.
+    angle = torch.atan2(sine, cosine)
+    if cosine > 0:
+        return vector * (angle / sine if sine > 1e-6 else 1.0)
+    # Towards a half turn the antisymmetric part vanishes; the symmetric one, cos I + (1 - cos) axis axis^T, gives
+    # the axis but for its sign.
+    symmetric = 0.5 * (rotation + rotation.T) - cosine * torch.eye(
+        3, dtype=rotation.dtype, device=rotation.device
+    )
+    axis = symmetric[:, int(symmetric.diagonal().argmax())]
+    axis = axis / axis.norm()
+    return angle * torch.where((axis @ vector) < 0, -axis, axis)
 
 
 @dataclass(frozen=True)
@@ -82,9 +89,9 @@ class Pose:
         return points_model @ self.camera_from_model.T + self.translation_mm
 
     def yaw_pitch_roll_deg(self) -> tuple[float, float, float]:
-        """Head turn in degrees: yaw > 0 to the subject's left, pitch > 0 up, roll > 0 to the subject's left shoulder.
+        """Head turn in degrees: yaw > 0 to the subject's left, pitch > 0 up, roll > 0 to their left shoulder.
 
-        Convention: exp(rotation) = R_y(yaw) R_x(-pitch) R_z(roll) about the model's axes.
+        Convention: exp(rotation) = R_y(yaw) R_x(-pitch) R_z(-roll) about the model's axes.
         """
         rotation = rotation_matrix(self.rotation.detach().double())
         yaw = math.atan2(float(rotation[0, 2]), float(rotation[2, 2]))
@@ -110,7 +117,9 @@ class Camera:
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
-            raise ValueError(f"a camera of {self.width} x {self.height} pixels sees nothing: both must be >= 1")
+            raise ValueError(
+                f"a camera of {self.width} x {self.height} pixels sees nothing: both must be >= 1"
+            )
 
     @staticmethod
     def from_field_of_view(

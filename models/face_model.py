@@ -1,4 +1,4 @@
-"""A linear morphable face: mean + identity + expression for shape, mean + modes for albedo, and its topology."""
+"""A linear morphable face: mean + identity + expression for shape, mean + modes for albedo; its topology."""
 
 from __future__ import annotations
 
@@ -99,12 +99,35 @@ class LinearFaceModel:
             # The extremes of an array with NaN are NaN; one pass, where isfinite() costs half a load of ICT.
             if array.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(array))).all()):
                 raise ModelFileError(f"{self.source.name}: {name} holds NaN or infinite numbers")
-        triangles = self.topology.triangles
-        if len(triangles) == 0 or triangles.min() < 0 or triangles.max() >= vertices:
-            raise ModelFileError(f"{self.source.name}: triangles must index the {vertices} vertices from 0")
         if not len(self.expression_names) == len(self.expression_basis) == len(self.expression_unit):
             raise ModelFileError(f"{self.source.name}: expression names, units and modes differ in number")
+        self._check_topology()
         self._check_unit()
+
+    def _check_topology(self) -> None:
+        vertices, topology = len(self.mean), self.topology
+        if len(topology.triangles) == 0 or not _indexes(topology.triangles, vertices):
+            raise ModelFileError(f"{self.source.name}: triangles must index the {vertices} vertices from 0")
+        for name, members in topology.regions.items():
+            if not _indexes(members, vertices):
+                raise ModelFileError(f"{self.source.name}: region {name!r} names vertices beyond {vertices}")
+        if topology.mirror is not None and not (
+            len(topology.mirror) == vertices and _indexes(topology.mirror, vertices)
+        ):
+            raise ModelFileError(
+                f"{self.source.name}: mirror must name a partner for each of {vertices} vertices"
+            )
+        marks = topology.landmarks
+        if not (
+            len(marks.numbers) == len(marks.triangles) == len(marks.barycentric)
+            and _indexes(marks.numbers, 68)
+            and _indexes(marks.triangles, len(topology.triangles))
+            and np.allclose(marks.barycentric.sum(1), 1, atol=1e-3)
+        ):
+            raise ModelFileError(
+                f"{self.source.name}: a landmark needs a number from 0 to 67, one of the "
+                f"{len(topology.triangles)} triangles, and three weights that add up to 1"
+            )
 
     def _check_unit(self) -> None:
         corners = {36, 45}
@@ -142,7 +165,9 @@ class LinearFaceModel:
 
     @cached_property
     def triangles(self) -> Int[Tensor, "triangles 3"]:
-        return torch.from_numpy(np.ascontiguousarray(self.topology.triangles, dtype=np.int64)).to(self.mean.device)
+        return torch.from_numpy(np.ascontiguousarray(self.topology.triangles, dtype=np.int64)).to(
+            self.mean.device
+        )
 
     def vertices(
         self, identity: Float[Tensor, "identity"], expression: Float[Tensor, "expression"]
@@ -158,10 +183,14 @@ class LinearFaceModel:
         """Diffuse reflectance per vertex in linear RGB; not clamped, so that it stays linear."""
         if not len(coefficients):
             return self.albedo_mean
-        return self.albedo_mean + (coefficients @ self.albedo_basis[: len(coefficients)].flatten(1)).reshape(-1, 3)
+        return self.albedo_mean + (coefficients @ self.albedo_basis[: len(coefficients)].flatten(1)).reshape(
+            -1, 3
+        )
 
     def landmark_points(self, vertices: Float[Tensor, "vertices 3"]) -> Float[Tensor, "landmarks 3"]:
-        corners = vertices[self.triangles[torch.from_numpy(self.topology.landmarks.triangles.astype(np.int64))]]
+        corners = vertices[
+            self.triangles[torch.from_numpy(self.topology.landmarks.triangles.astype(np.int64))]
+        ]
         weights = torch.from_numpy(self.topology.landmarks.barycentric).to(vertices)
         return (weights[:, :, None] * corners).sum(1)
 
@@ -182,4 +211,11 @@ class LinearFaceModel:
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), Tensor)
         }
-        return replace(self, **moved)
+        return replace(self, **moved)  # type: ignore[arg-type]
+
+
+def _indexes(numbers: Int[np.ndarray, "*shape"], count: int) -> bool:
+    """Whether all are whole numbers in 0 ... count - 1."""
+    if not np.issubdtype(numbers.dtype, np.integer):
+        return False
+    return numbers.size == 0 or bool(numbers.min() >= 0 and numbers.max() < count)

@@ -1,4 +1,4 @@
-"""Everything that explains a photograph, as one immutable value, and its only passage to a vector and back."""
+"""Everything that explains a photograph, as one immutable value; its only passage to a vector and back."""
 
 from __future__ import annotations
 
@@ -92,7 +92,8 @@ class Scene:
         return slices
 
     def pack(self, free: tuple[str, ...]) -> Float[Tensor, "unknowns"]:
-        return torch.cat([self.block(name) for name in self.layout(free)])
+        blocks = [self.block(name) for name in self.layout(free)]
+        return torch.cat(blocks) if blocks else self.identity.new_zeros(0)
 
     def with_packed(self, free: tuple[str, ...], x: Float[Tensor, "unknowns"]) -> Scene:
         """This scene with the freed blocks read from `x`; differentiable in `x`."""
