@@ -183,7 +183,7 @@ def read_photograph(path: str | Path) -> Photograph:
         usable = np.asarray(image.getchannel("A")) >= 128
         if not usable.any():
             raise UnreadableInput(f"{path} is transparent everywhere: there is nothing to fit")
-    pixels = np.array(_to_srgb(image))
+    pixels = _array(_to_srgb(image))
     if usable is not None:
         # The colour behind a transparent pixel is arbitrary and may look like anything to a detector.
         pixels[~usable] = 128
@@ -294,7 +294,16 @@ def _to_srgb(image: Image.Image) -> Image.Image:
                 return converted if converted is not None else image.convert("RGB")
         except (ImageCms.PyCMSError, OSError):
             pass  # a damaged profile: the numbers as they are
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _array(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+    """The pixels in bands: Pillow's own conversion holds a large picture three times."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, 1024):
+        bottom = min(top + 1024, image.height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
 
 
 def _with_mask(photo: Photograph, mask: Mask | None) -> Photograph:
