@@ -1,0 +1,268 @@
+"""Albedo modes: drawn complexions, brows, lips, beards and eyes, reduced by principal components.
+
+Every drawn face is painted on the half mesh from masks and a handful of numbers, through `skin_optics`; smooth blotches that
+differ between the sides give odd modes. Linear RGB.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+from .fields import _spread, bump, rise
+from .halfmesh import Ints, WholeMesh
+from .identity import importance, vertex_areas
+from .parts import EYE_CENTRE, IRIS_ANGLE, PUPIL_ANGLE
+from .plane import Array
+from .skin_optics import skin_colour
+
+SAMPLES = 1000
+ODD_MODES = 6
+BLOTCH_REACH_MM = 20.0
+
+
+@dataclass(frozen=True)
+class AlbedoModes:
+    """Over the half mesh; `is_odd` modes change sign across the midline."""
+
+    mean: Array
+    modes: Array
+    is_odd: Array
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Where what colour lies, each (half vertices,) in [0, 1]."""
+
+    lips: Array
+    brows: Array
+    beard: Array
+    moustache: Array
+    cheeks: Array
+    nose: Array
+    ears: Array
+    under_eye: Array
+    lids: Array
+    lashes: Array
+    hair: Array
+    temples: Array
+    blotches: Array
+    """(half vertices, blotches): smooth bumps over the face, the same on both sides."""
+    odd_blotches: Array
+    """The same, of opposite sign on the right side."""
+
+
+def masks(mesh: WholeMesh, loops: dict[str, list[Ints]]) -> Masks:
+    count = mesh.half_count
+    p, parts = mesh.points[:count], mesh.parts[:count]
+    x, y, z = p.T
+    skin = (parts == "skin").astype(float)
+    lips = np.zeros(count)
+    for loop, amount in zip(loops["mouth"], (1.0, 1.0, 1.0, 1.0, 0.95, 0.5, 0.05, 0.0), strict=True):
+        lips[loop] = amount
+    outer = np.array(p[loops["mouth"][5]])
+    near_lips = np.exp(-((np.linalg.norm(p[:, None] - outer, axis=2).min(axis=1) / 1.6) ** 2)) * 0.35
+    lips = np.maximum(lips, near_lips * skin)
+    centre = np.interp(x, [7, 14, 24, 35, 46, 58], [19.0, 20.3, 22.6, 23.9, 22.0, 15.0])
+    half_width = np.interp(x, [7, 13, 30, 40, 50, 59], [2.6, 3.7, 3.3, 2.6, 1.7, 0.8])
+    brows = (
+        rise(np.abs(y - centre) / half_width, 1.9, 0.2)
+        * rise(x, 7.5, 14.0)
+        * rise(x, 60.0, 50.0)
+        * skin
+        * (z > 55)
+    )
+    jaw_zone = rise(y, -52.0, -74.0) * rise(z, 8.0, 34.0) * rise(y, -140.0, -116.0)
+    sideburn = bump(p, (68, -40, 30), (9, 26, 10)) * 0.8
+    cheek_free = rise(y + 0.9 * (x - 30.0), -22.0, -60.0) + rise(x, 50.0, 64.0)
+    beard = (
+        np.clip(jaw_zone * np.clip(cheek_free, 0, 1) + sideburn, 0.0, 1.0)
+        * skin
+        * (1.0 - np.clip(lips * 1.6, 0, 1))
+    )
+    beard *= 1.0 - 0.6 * bump(p, (12, -86, 98), (5, 5, 12))
+    moustache = (
+        bump(p, (9, -56, 105), (12, 5.0, 12))
+        * rise(y, -48.5, -52.5)
+        * skin
+        * (1.0 - np.clip(lips * 1.6, 0, 1))
+        * rise(y, -75.0, -62.0)
+    )
+    eye_distance = np.linalg.norm(p - EYE_CENTRE, axis=1)
+    margin = loops["eye"]
+    lashes = np.zeros(count)
+    spokes = np.arange(len(margin[0]))
+    upper = np.sin(np.pi * np.clip(spokes / (len(spokes) / 2), 0, 2))
+    lashes[margin[0]] = np.where(spokes <= len(spokes) // 2, 0.85, 0.35) * np.clip(0.35 + np.abs(upper), 0, 1)
+    lashes[margin[1]] = np.where(spokes <= len(spokes) // 2, 0.32, 0.08) * np.clip(np.abs(upper), 0, 1)
+    hairline = 74.0 - 0.0045 * x**2 + 6.0 * np.exp(-(((x - 30.0) / 14.0) ** 2))
+    crown = np.maximum(rise(y - hairline, -6.0, 13.0), rise(z, 32.0, 8.0) * rise(y, -42.0, -20.0))
+    crown = np.maximum(crown, rise(z, -14.0, -26.0) * rise(y, -95.0, -70.0))
+    face = skin * rise(z, 20.0, 50.0) * rise(y, -125.0, -110.0)
+    centres = _spread(p[(face > 0.5)], 1.25 * BLOTCH_REACH_MM)
+    near, across = (
+        np.exp(-0.5 * (np.linalg.norm(p[:, None] - centres * side, axis=2) / BLOTCH_REACH_MM) ** 2)
+        for side in (np.ones(3), np.array([-1.0, 1.0, 1.0]))
+    )
+    return Masks(
+        lips=lips,
+        brows=brows,
+        beard=beard,
+        moustache=moustache,
+        cheeks=bump(p, (42, -32, 84), (17, 15, 20)) * skin,
+        nose=np.maximum(bump(p, (0, -34, 118), (13, 11, 16)), bump(p, (16, -38, 101), (7, 8, 9))) * skin,
+        ears=(parts == "ear").astype(float),
+        under_eye=np.maximum(bump(p, (29, -14, 85), (13, 5, 8)), bump(p, (17, -6, 85), (5, 7, 6))) * skin,
+        lids=np.exp(-0.5 * (np.maximum(eye_distance - 14.5, 0.0) / 3.5) ** 2) * skin,
+        lashes=lashes,
+        hair=crown * skin,
+        temples=bump(p, (60, 20, 55), (16, 22, 22)) * skin,
+        blotches=near + across,
+        odd_blotches=near - across,
+    )
+
+
+def albedo_modes(mesh: WholeMesh, loops: dict[str, list[Ints]], count: int, seed: int = 23) -> AlbedoModes:
+    random = np.random.default_rng(seed)
+    mask = masks(mesh, loops)
+    half = mesh.points[: mesh.half_count]
+    parts = mesh.parts[: mesh.half_count]
+    attention = importance(half, parts)
+    attention[parts == "eyeball"] = 0.5
+    attention *= 1.0 - 0.95 * mask.hair
+    attention += 1.0 * mask.brows + 0.5 * mask.lips
+    weight = np.sqrt(attention * vertex_areas(mesh)[: mesh.half_count])
+    drawn = np.stack([paint(mesh, mask, random) for _ in range(SAMPLES)]).astype(np.float32)
+    mean = drawn.mean(axis=0)
+    flat = ((drawn - mean) * weight[:, None]).reshape(SAMPLES, -1)
+    pca = PCA(
+        n_components=count - ODD_MODES, svd_solver="covariance_eigh" if flat.shape[1] < 2000 else "full"
+    ).fit(flat)
+    scores = pca.transform(flat) / np.sqrt(pca.explained_variance_)
+    modes = np.tensordot(scores.T.astype(np.float32), drawn - mean, axes=1) / (SAMPLES - 1)
+    odd = _odd_modes(mean, mask, weight)
+    modes = np.concatenate([modes, odd])
+    peak = np.abs(modes.reshape(len(modes), -1)).argmax(axis=1)
+    modes *= np.sign(modes.reshape(len(modes), -1)[np.arange(len(modes)), peak])[:, None, None]
+    return AlbedoModes(mean, modes, np.arange(len(modes)) >= count - ODD_MODES)
+
+
+def _odd_modes(mean: Array, mask: Masks, weight: Array) -> Array:
+    """Smooth differences of brightness and redness between the sides: 3 % of the local albedo."""
+    fields = []
+    for colour, amount in ((np.array([1.0, 1.0, 1.0]), 0.03), (np.array([0.4, -0.9, -0.9]), 0.02)):
+        for k in range(mask.odd_blotches.shape[1]):
+            fields.append(amount * mask.odd_blotches[:, k, None] * mean * colour)
+    fields_array = np.stack(fields)
+    left, size, right = np.linalg.svd(
+        (fields_array * weight[:, None]).reshape(len(fields), -1), full_matrices=False
+    )
+    del size, right
+    return np.tensordot(left[:, :ODD_MODES].T, fields_array, axes=1)
+
+
+def hair_colour(darkness: float, redness: float) -> Array:
+    """Linear RGB from black (darkness 1) through brown to blond (0), with a red share."""
+    blond, brown, black, red = np.array(
+        [[0.34, 0.22, 0.11], [0.065, 0.036, 0.020], [0.012, 0.010, 0.009], [0.19, 0.065, 0.025]]
+    )
+    tone = (
+        brown + (black - brown) * (darkness - 0.5) * 2.0
+        if darkness > 0.5
+        else blond + (brown - blond) * darkness * 2.0
+    )
+    return np.asarray(tone * (1.0 - redness) + red * redness)
+
+
+def paint(mesh: WholeMesh, mask: Masks, random: np.random.Generator) -> Array:
+    """One face drawn at random, (half vertices, 3)."""
+    parts = mesh.parts[: mesh.half_count]
+    normal, uniform = random.standard_normal, random.uniform
+    man, age = random.random() < 0.5, uniform(18.0, 80.0)
+    # Fitzpatrick I to VI. Red reflectance is drawn normal, so that coefficients of two standard deviations stay colours.
+    red = np.clip(0.36 + 0.115 * normal(), 0.12, 0.60)
+    melanin = float(np.interp(red, *_melanin_of_red()))
+    tone = float(np.interp(red, [0.12, 0.60], [1.0, 0.0]))
+    blood = 0.0055 * np.exp(0.25 * normal())
+    flush = np.clip(0.9 + 0.5 * normal(), 0.0, 2.2)
+    redder = (
+        1.0
+        + flush * (0.75 * mask.cheeks + 0.6 * mask.nose + 0.8 * mask.ears)
+        + np.clip(0.35 + 0.3 * normal(), 0, 1) * mask.lids
+        + np.clip(0.15 + 0.15 * normal(), 0, 1) * mask.under_eye
+    ) * np.exp(mask.blotches @ (0.09 * normal(mask.blotches.shape[1])))
+    darker = (
+        1.0
+        + np.clip(0.16 + 0.14 * normal(), 0, 0.6) * mask.under_eye
+        + np.clip(0.14 + 0.12 * normal(), 0, 0.5) * mask.lids
+        + 0.15 * normal() * mask.temples
+    ) * np.exp(mask.blotches @ ((0.04 + 0.04 * (age > 55)) * normal(mask.blotches.shape[1])))
+    skin = skin_colour(np.clip(melanin * darker, 0.008, 0.5), np.clip(blood * redder, 0.001, 0.12))
+    skin *= np.exp(0.05 * normal())
+    lip_blood, lip_melanin = (
+        0.035 * np.exp(0.45 * normal()),
+        melanin * np.clip(0.55 + 0.2 * normal(), 0.2, 1.0),
+    )
+    lip = skin_colour(np.array(lip_melanin), np.array(np.clip(lip_blood, 0.008, 0.1)))
+    skin += (mask.lips * np.clip(0.85 + 0.12 * normal(), 0.4, 1.0))[:, None] * (lip - skin)
+    darkness = np.clip(0.35 + 0.75 * tone + 0.28 * normal(), 0.0, 1.0)
+    hair = hair_colour(float(darkness), float(np.clip(0.25 * normal() - 0.15, 0, 1) * (tone < 0.5)))
+    grey = np.clip((age - 45.0) / 35.0 + 0.25 * normal(), 0.0, 1.0) if age > 40 else 0.0
+    head_hair = hair + grey * (np.array([0.26, 0.255, 0.25]) - hair)
+    brow_hair = hair + 0.4 * grey * (np.array([0.30, 0.29, 0.28]) - hair)
+    cover = [
+        (mask.brows, np.clip((0.76 if man else 0.66) + 0.16 * normal(), 0.1, 0.95), brow_hair),
+        (mask.lashes, np.clip((0.55 if man else 0.75) + 0.15 * normal(), 0.1, 1.0), 0.5 * hair),
+        (mask.hair, float(uniform(0.0, 1.0) ** (0.9 if man else 0.4)), head_hair),
+    ]
+    if man:
+        stubble = np.clip(0.18 + 0.22 * normal(), 0.0, 0.8)
+        shadow = 0.6 * head_hair + 0.4 * np.array([0.05, 0.055, 0.06])
+        cover += [
+            (mask.beard, stubble, shadow),
+            (mask.moustache, np.clip(stubble + 0.08 * normal(), 0, 0.8), shadow),
+        ]
+    for where, amount, colour in cover:
+        skin += (where * amount)[:, None] * (colour - skin)
+    # Hidden and inner parts.
+    dark = skin[parts == "skin"].mean(axis=0)
+    skin[parts == "nostril"] = 0.30 * dark * np.array([1.0, 0.7, 0.65])
+    skin[parts == "lid_lining"] = 0.55 * lip + 0.45 * np.array([0.40, 0.16, 0.13])
+    skin[parts == "mouth"] = np.array([0.22, 0.05, 0.045])
+    for teeth in ("upper_teeth", "lower_teeth"):
+        skin[parts == teeth] = np.array([0.60, 0.54, 0.43])
+        skin[
+            np.flatnonzero(parts == teeth)[:38]
+            if teeth == "upper_teeth"
+            else np.flatnonzero(parts == teeth)[:38]
+        ] = np.array([0.36, 0.11, 0.10])
+    skin[parts == "eyeball"] = _eye(mesh, tone, random)
+    return np.clip(skin, 0.004, 0.95)
+
+
+@lru_cache(maxsize=1)
+def _melanin_of_red() -> tuple[Array, Array]:
+    melanin = np.geomspace(0.01, 0.45, 200)
+    red = skin_colour(melanin, np.full_like(melanin, 0.0055))[:, 0]
+    return red[::-1], melanin[::-1]
+
+
+def _eye(mesh: WholeMesh, tone: float, random: np.random.Generator) -> Array:
+    points = mesh.points[: mesh.half_count][mesh.parts[: mesh.half_count] == "eyeball"]
+    ray = (points - EYE_CENTRE) / np.linalg.norm(points - EYE_CENTRE, axis=1, keepdims=True)
+    angle = np.arccos(np.clip(ray[:, 2], -1, 1))
+    brownness = np.clip(0.25 + 1.1 * tone + 0.45 * random.standard_normal(), 0.0, 1.0)
+    green = np.clip(0.4 * random.standard_normal(), 0.0, 1.0)
+    light = np.array([0.13, 0.19, 0.25]) * (1 - green) + np.array([0.13, 0.16, 0.07]) * green
+    iris = light + brownness * (np.array([0.055, 0.026, 0.012]) - light)
+    white = np.array([0.66, 0.61, 0.58]) * (1.0 - 0.08 * np.clip(random.standard_normal(), -1, 2))
+    colour = np.where(
+        (angle > IRIS_ANGLE + 0.02)[:, None],
+        white - np.clip(angle - 0.55, 0, 0.5)[:, None] * np.array([0.10, 0.28, 0.28]),
+        iris,
+    )
+    limbus = np.exp(-(((angle - IRIS_ANGLE) / 0.05) ** 2))[:, None]
+    colour = colour * (1.0 - 0.55 * limbus)
+    colour[angle < PUPIL_ANGLE + 0.01] = 0.008
+    return np.asarray(colour)

@@ -1,0 +1,159 @@
+"""The 68 iBUG landmarks and the named regions of the built-in head."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .halfmesh import Ints, WholeMesh
+from .plane import Array
+
+# Where dlib's predictor puts the left half's points on the mean head seen from the front, millimetres; the nearest point
+# of the surface is taken. Numbers 0-7, 17-21, 31-32, 36-41 and so on are the mirror images.
+LEFT_TARGETS: dict[int, tuple[float, float, float]] = {
+    8: (0.0, -112.5, 94.0), 9: (15.5, -109.5, 92.0), 10: (30.5, -104.5, 78.0), 11: (43.5, -96.0, 65.0),
+    12: (56.0, -80.0, 53.0), 13: (64.5, -60.0, 43.0), 14: (69.0, -40.0, 36.0), 15: (72.0, -20.0, 31.0),
+    16: (73.5, 1.0, 27.5),
+    22: (11.5, 22.5, 98.0), 23: (23.0, 26.0, 95.8), 24: (35.5, 26.8, 90.2), 25: (47.0, 24.5, 82.0), 26: (57.0, 17.0, 70.0),
+    27: (0.0, 1.4, 98.4), 28: (0.0, -9.8, 106.3), 29: (0.0, -20.5, 114.6), 30: (0.0, -32.0, 121.5),
+    33: (0.0, -47.8, 107.0), 34: (6.3, -47.3, 105.2), 35: (12.8, -46.8, 99.8),
+    42: (18.8, -3.2, 83.3), 43: (27.5, 3.8, 86.5), 44: (36.8, 3.4, 85.4), 45: (44.7, -1.9, 77.0), 46: (36.5, -5.9, 84.3),
+    47: (27.5, -5.8, 85.6),
+    51: (0.0, -61.5, 109.5), 52: (7.3, -60.4, 108.3), 53: (17.0, -64.1, 102.8), 54: (25.6, -71.4, 92.2),
+    55: (17.0, -76.5, 99.5), 56: (8.5, -79.4, 104.6), 57: (0.0, -80.0, 105.8),
+    62: (0.0, -69.2, 104.0), 63: (10.0, -69.2, 101.9), 64: (22.5, -70.8, 94.0), 65: (10.0, -69.5, 101.9), 66: (0.0, -69.5, 104.0),
+}  # fmt: skip
+MIRROR_OF = {
+    **{i: 16 - i for i in range(8)}, **{17 + i: 26 - i for i in range(5)}, 31: 35, 32: 34,
+    36: 45, 37: 44, 38: 43, 39: 42, 40: 47, 41: 46, 48: 54, 49: 53, 50: 52, 58: 56, 59: 55, 60: 64, 61: 63, 67: 65,
+}  # fmt: skip
+INNER_LIP_UPPER, INNER_LIP_LOWER = {62, 63}, {65, 66}
+
+
+def landmark_embedding(mesh: WholeMesh, contact: Ints) -> tuple[Ints, Array]:
+    """Triangle index and barycentric weights of each of the 68 points.
+
+    `contact` are the half's lip contact vertices, upper midline to corner to lower midline: the inner-lip points are
+    taken on the side of the mouth they belong to.
+    """
+    skin = mesh.parts == "skin"
+    on_skin = skin[mesh.triangles].all(axis=1)
+    half = (mesh.triangles < mesh.half_count).all(axis=1)
+    upper_edge, lower_edge = contact[: len(contact) // 2], contact[len(contact) // 2 + 1 :]
+    triangles, weights = np.zeros(68, dtype=np.int64), np.zeros((68, 3))
+    for number, target in LEFT_TARGETS.items():
+        allowed = on_skin & half
+        if number in INNER_LIP_UPPER:
+            allowed &= ~np.isin(mesh.triangles, lower_edge).any(axis=1)
+        if number in INNER_LIP_LOWER:
+            allowed &= ~np.isin(mesh.triangles, upper_edge).any(axis=1)
+        candidates = np.flatnonzero(allowed)
+        triangles[number], weights[number] = _nearest(mesh, candidates, np.array(target))
+    by_vertices = {tuple(sorted(t)): i for i, t in enumerate(mesh.triangles.tolist())}
+    for number, twin in MIRROR_OF.items():
+        corners = mesh.mirror[mesh.triangles[triangles[twin]]]
+        triangles[number] = by_vertices[tuple(sorted(corners.tolist()))]
+        placed = dict(zip(corners.tolist(), weights[twin].tolist(), strict=True))
+        weights[number] = [placed[v] for v in mesh.triangles[triangles[number]].tolist()]
+    return triangles, weights
+
+
+def _nearest(mesh: WholeMesh, candidates: Ints, target: Array) -> tuple[int, Array]:
+    corner = mesh.points[mesh.triangles[candidates]]
+    nearest = np.argsort(np.linalg.norm(corner.mean(axis=1) - target, axis=1))[:60]
+    best, answer = np.inf, (0, np.zeros(3))
+    for i in nearest:
+        weight = _closest_weights(corner[i], target)
+        distance = float(np.linalg.norm(weight @ corner[i] - target))
+        if distance < best:
+            best, answer = distance, (int(candidates[i]), weight)
+    return answer
+
+
+def _closest_weights(corner: Array, target: Array) -> Array:
+    """Barycentric weights of the point of a triangle nearest to the target."""
+    a, b, c = corner
+    edges = np.stack([b - a, c - a], axis=1)
+    s, t = np.linalg.lstsq(edges, target - a, rcond=None)[0]
+    if s >= 0 and t >= 0 and s + t <= 1:
+        return np.array([1 - s - t, s, t])
+    best, answer = np.inf, np.array([1.0, 0.0, 0.0])
+    for i, j in ((0, 1), (1, 2), (2, 0)):
+        side = corner[j] - corner[i]
+        along = float(np.clip((target - corner[i]) @ side / (side @ side), 0.0, 1.0))
+        distance = float(np.linalg.norm(corner[i] + along * side - target))
+        if distance < best:
+            best = distance
+            answer = np.zeros(3)
+            answer[i], answer[j] = 1 - along, along
+    return answer
+
+
+def regions(mesh: WholeMesh, lip_border: dict[str, Ints]) -> dict[str, Ints]:
+    """Named vertex lists, from where the vertices lie on the mean head. `lip_border` holds the half's lip vertices."""
+    x, y, z = np.abs(mesh.points[:, 0]), mesh.points[:, 1], mesh.points[:, 2]
+    skin = mesh.parts == "skin"
+    hairline = 80.0 - 0.0035 * x**2 - 0.10 * np.maximum(x - 45.0, 0.0) ** 1.5
+    throat = y < -113.0 + 0.30 * np.maximum(x - 20.0, 0.0) + 0.62 * np.maximum(88.0 - z, 0.0) * 0.0
+    under_jaw = y < jaw_line_height(x) - 4.0
+    front = z > 22.0
+    lips = np.zeros(len(mesh.points), dtype=bool)
+    lips[lip_border["lips"]] = True
+    lips[mesh.mirror[lip_border["lips"]]] = True
+    neck = skin & (under_jaw | throat) & (y < -60.0)
+    scalp = skin & ~neck & ((y > hairline) | (z < 5.0) | ((z < 22.0) & (y > 8.0)))
+    face = skin & front & ~neck & ~scalp
+    eye = np.linalg.norm(
+        mesh.points * np.array([np.nan_to_num(1.0), 1.0, 1.0])
+        - np.stack([np.sign(mesh.points[:, 0]) * 31.6, 0 * y + 1.0, 0 * z + 82.0], axis=1),
+        axis=1,
+    )
+    brow = skin & brow_mask(x, y, z)
+    nose = face & (y < 8.0) & (y > -50.0) & (x < 8.0 + np.clip(-(y + 5.0) * 0.37, 0.0, 12.0)) & (z > 88.0)
+    eyeball = mesh.parts == "eyeball"
+    names: dict[str, NDArray[np.bool_]] = {
+        "face": face,
+        "eyeballs": eyeball,
+        "iris": eyeball & (eye_angle(mesh) < 0.505),
+        "sclera": eyeball & (eye_angle(mesh) >= 0.505),
+        "lips": lips,
+        "brows": brow,
+        "nose": nose,
+        "forehead": face & (y > 28.0),
+        "cheeks": face & (y < -14.0) & (y > -85.0) & (x > 24.0),
+        "chin": face & (y < -84.0) & (x < 26.0),
+        "ears": mesh.parts == "ear",
+        "neck": neck,
+        "scalp": scalp,
+        "mouth_inside": np.isin(mesh.parts, ["mouth", "upper_teeth", "lower_teeth"]),
+        "teeth": np.isin(mesh.parts, ["upper_teeth", "lower_teeth"]),
+        "eye_region": skin & (eye < 24.0),
+        "jaw_contour": skin & (y < 30.0) & (y > -122.0) & (z > 8.0) & (x > outline_inner(y)),
+        "rigid": face & (((x < 12.0) & (y > -20.0)) | (y > 38.0) | ((x > 50.0) & (y > -5.0))),
+    }
+    return {name: np.flatnonzero(chosen).astype(np.int32) for name, chosen in names.items()}
+
+
+def jaw_line_height(x: Array) -> Array:
+    """Height of the lower border of the jaw, from chin to angle, over the distance from the midline."""
+    return np.interp(
+        x, [0, 15, 30, 40, 48, 54, 60, 66, 72], [-116.5, -115.5, -112, -106, -99, -90, -78, -62, -40]
+    )
+
+
+def outline_inner(y: Array) -> Array:
+    """How far inside the frontal outline a silhouette vertex may lie when the head turns."""
+    return np.interp(y, [-122, -112, -100, -80, -40, 0, 30], [0, 0, 12, 26, 36, 42, 46])
+
+
+def brow_mask(x: Array, y: Array, z: Array) -> NDArray[np.bool_]:
+    centre = np.interp(x, [8, 14, 24, 35, 46, 57], [19.5, 20.5, 22.5, 23.8, 22.0, 15.5])
+    half = np.interp(x, [8, 14, 35, 46, 57], [4.0, 4.6, 4.0, 3.0, 1.2])
+    return (np.abs(y - centre) < half) & (x > 9.0) & (x < 57.0) & (z > 60.0)
+
+
+def eye_angle(mesh: WholeMesh) -> Array:
+    """Angle of eyeball vertices from the straight gaze, radians."""
+    from .parts import EYE_CENTRE
+
+    centre = np.where(mesh.points[:, :1] >= 0, 1.0, -1.0) * np.array([[EYE_CENTRE[0], 0.0, 0.0]])
+    ray = mesh.points - centre - EYE_CENTRE * np.array([0.0, 1.0, 1.0])
+    return np.arccos(np.clip(ray[:, 2] / np.maximum(np.linalg.norm(ray, axis=1), 1e-9), -1.0, 1.0))

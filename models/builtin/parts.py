@@ -1,0 +1,192 @@
+"""Parts that grow out of the skin's loops: inner lids, eyeballs, nostrils, inner mouth, teeth, ears."""
+
+import numpy as np
+
+from . import figures
+from .halfmesh import HalfMesh, Ints
+from .plane import Array, plane_of_point
+
+EAR_CENTRE = np.array([73.0, -22.0, -5.0])
+EYE_CENTRE = np.array(figures.EYEBALL_CENTRE)
+EYE_RADIUS = figures.EYEBALL_RADIUS
+# Visible iris 11.8 mm across (Ruefer et al., Am. J. Ophthalmol. 139, 2005), pupil about 3.6 mm in daylight.
+IRIS_ANGLE = float(np.arcsin(5.9 / EYE_RADIUS))
+PUPIL_ANGLE = float(np.arcsin(1.8 / EYE_RADIUS))
+EYE_SEGMENTS = 28
+
+
+def ear_axes() -> tuple[Array, Array, Array]:
+    """Unit vectors of the left ear: up along its long axis (leaning back 15 degrees), back, and out of the head."""
+    lean = np.radians(15.0)
+    along = np.array([0.0, np.cos(lean), -np.sin(lean)])
+    back = np.array([0.0, -np.sin(lean), -np.cos(lean)])
+    return along, back, np.array([1.0, 0.0, 0.0])
+
+
+def add_inner_lids(mesh: HalfMesh, margin: Ints, plane_uv: Array) -> None:
+    """Lid thickness and the lining that slides on the eyeball, inside the lid opening of the skin's texture chart."""
+    front = mesh.points[margin]
+    aim = front - EYE_CENTRE
+    aim /= np.linalg.norm(aim, axis=1, keepdims=True)
+    middle = aim.mean(axis=0)
+    middle /= np.linalg.norm(middle)
+    loops, charts = [margin], [plane_uv]
+    centre_uv = plane_uv.mean(axis=0)
+    for outward, gap, shrink in ((-0.035, 0.25, 0.85), (0.18, 0.35, 0.65), (0.55, 0.3, 0.45)):
+        bent = aim + outward * (aim - middle) / np.maximum(
+            np.linalg.norm(aim - middle, axis=1, keepdims=True), 1e-9
+        )
+        bent /= np.linalg.norm(bent, axis=1, keepdims=True)
+        loops.append(mesh.add_vertices(EYE_CENTRE + (EYE_RADIUS + gap) * bent, "lid_lining"))
+        charts.append(centre_uv + shrink * (plane_uv - centre_uv))
+    mesh.tube(loops, True, charts)
+
+
+def add_eyeball(mesh: HalfMesh, island: Array) -> None:
+    """Sphere with a cornea, its pole looking straight ahead; `island` is (u, v, radius) of its texture disc."""
+    angles = np.concatenate(
+        [
+            np.linspace(0.0, PUPIL_ANGLE, 3)[1:],
+            np.linspace(PUPIL_ANGLE, IRIS_ANGLE, 5)[1:],
+            np.radians([32.0, 37.0, 44.0, 53.0, 64.0, 78.0, 95.0, 120.0, 150.0]),
+        ]
+    )
+    turn = 2.0 * np.pi * np.arange(EYE_SEGMENTS) / EYE_SEGMENTS
+    cornea = 0.7 * np.maximum(1.0 - (angles / IRIS_ANGLE) ** 2, 0.0)
+    loops, charts = [], []
+    for angle, bulge in zip(angles, cornea, strict=True):
+        around = np.stack(
+            [np.cos(turn) * np.sin(angle), np.sin(turn) * np.sin(angle), np.full_like(turn, np.cos(angle))],
+            axis=1,
+        )
+        loops.append(mesh.add_vertices(EYE_CENTRE + (EYE_RADIUS + bulge) * around, "eyeball"))
+        charts.append(
+            island[:2] + island[2] * (angle / np.pi) ** 0.8 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+        )
+    pole = mesh.add_vertices(EYE_CENTRE + np.array([[0.0, 0.0, EYE_RADIUS + 0.7]]), "eyeball")
+    i = np.arange(EYE_SEGMENTS)
+    fan = np.stack([loops[0][i], loops[0][(i + 1) % EYE_SEGMENTS], np.full(EYE_SEGMENTS, pole[0])], axis=1)
+    mesh.add_triangles(fan, np.concatenate([loops[0], pole]), np.concatenate([charts[0], island[None, :2]]))
+    mesh.tube(loops, True, charts)
+
+
+def add_nostril(mesh: HalfMesh, rim: Ints, plane_uv: Array) -> None:
+    """A passage that narrows upwards and back."""
+    start = mesh.points[rim]
+    centre = start.mean(axis=0)
+    centre_uv = plane_uv.mean(axis=0)
+    way = np.array([-0.05, 0.86, -0.5])
+    loops, charts = [rim], [plane_uv]
+    for depth, scale, shrink in ((1.3, 0.97, 0.8), (3.8, 0.85, 0.6), (7.5, 0.6, 0.4)):
+        loops.append(mesh.add_vertices(centre + scale * (start - centre) + depth * way, "nostril"))
+        charts.append(centre_uv + shrink * (plane_uv - centre_uv))
+    end = mesh.add_vertices(centre + 9.5 * way, "nostril")
+    mesh.tube(loops, True, charts, int(end[0]), centre_uv)
+
+
+def add_mouth(mesh: HalfMesh, contact: Ints, island: Array) -> None:
+    """Inner lips and a pouch behind them, half of it; `island` is (u, v, radius) with the midline vertical at u."""
+    start = mesh.points[contact]
+    count = len(contact)
+    turn = np.pi * np.arange(count) / (count - 1)  # midline above, corner, midline below
+    upward = np.cos(turn)
+    around = np.stack([np.sin(turn), np.cos(turn)], axis=1)
+    loops, charts = [contact], [island[:2] + island[2] * around]
+    lift = np.sign(upward) * np.sqrt(np.abs(upward))
+    for back, spread, narrow, shrink in (
+        (1.6, 0.0, 1.0, 0.92),
+        (3.2, 0.35, 0.995, 0.84),
+        (5.4, 3.0, 0.98, 0.72),
+        (7.5, 9.0, 1.0, 0.6),
+        (16.0, 14.0, 1.1, 0.45),
+        (38.0, 16.0, 0.95, 0.3),
+    ):
+        ring = start.copy()
+        ring[:, 0] *= narrow
+        ring[:, 1] += spread * lift
+        ring[:, 2] -= back
+        loops.append(mesh.add_vertices(ring, "mouth"))
+        charts.append(island[:2] + shrink * island[2] * around)
+    end = mesh.add_vertices(np.array([[0.0, -72.0, 48.0]]), "mouth")
+    mesh.tube(loops, False, charts, int(end[0]), island[:2])
+
+
+def add_teeth(mesh: HalfMesh, island: Array, upper: bool) -> None:
+    """One dental arch, half of it: gum, crowns, biting edge. Arch form: ellipse 54 mm wide (Raberin et al., AJO-DO 104, 1993)."""
+    turn = np.linspace(0.0, np.radians(74.0), 19)
+    edge, sign, inset = (-71.0, 1.0, 0.0) if upper else (-70.6, -1.0, 2.6)
+    scallop = 0.35 * np.cos(turn * 18.0)
+    rows = [(10.5, -3.0), (8.6, -0.5), (4.5, 0.5), (0.6, 0.2), (0.0, -0.6), (0.3, -2.6), (8.0, -5.5)]
+    loops, charts = [], []
+    for k, (rise, out) in enumerate(rows):
+        width, depth = 27.0 - inset + out, 35.0 - inset + out
+        height = (
+            edge
+            + sign * rise
+            + (0.25 * scallop if k in (3, 4) else 0.0)
+            + (0.6 * scallop * sign if k == 1 else 0.0)
+        )
+        arch = np.stack(
+            [width * np.sin(turn), np.broadcast_to(height, turn.shape), 62.0 + depth * np.cos(turn)], axis=1
+        )
+        arch[0, 0] = 0.0
+        loops.append(mesh.add_vertices(arch, "upper_teeth" if upper else "lower_teeth"))
+        charts.append(
+            island[:2] + island[2] * np.stack([turn / turn[-1], np.full_like(turn, -0.6 * k / 6.0)], axis=1)
+        )
+    if upper:
+        loops, charts = loops[::-1], charts[::-1]
+    mesh.tube(loops, False, charts)
+
+
+def add_ear(mesh: HalfMesh, base: Ints, island: Array) -> None:
+    """Auricle as rings of a polar chart: back of the ear, helix, scapha, antihelix, concha.
+
+    Length 61 mm, breadth 35 mm, protrusion about 19 mm (Farkas 1994, young adults of both sexes).
+    """
+    along, back, out = ear_axes()
+    count = len(base)
+    turn = -2.0 * np.pi * np.arange(count) / count  # 0 points back, 90 degrees up
+    c, s = np.cos(turn), np.sin(turn)
+    rear = 0.5 + 0.5 * np.tanh(3.0 * (c + 0.25))  # 1 on the helix side, 0 at cheek and tragus
+    lobe = np.exp(-(((np.degrees(turn) + 270.0) / 38.0) ** 2))  # turn -270 is up; -90 is down
+    low = np.exp(-(((np.degrees(turn) + 90.0) / 40.0) ** 2))
+    outline_back = np.where(c > 0, 20.0 * np.abs(c) ** 0.9, -13.5 * np.abs(c) ** 0.9) - 2.0 * low
+    outline_up = np.where(s > 0, 31.5 * s, 29.5 * s)
+    height = 3.0 + 14.5 * rear * (0.80 + 0.20 * s) - 5.0 * low * rear + 1.5 * lobe
+    hug = 0.42 * np.clip(np.radians(0) + 1.0, 0, 1)
+    del hug
+    outline = np.stack([outline_back, outline_up], axis=1)
+    reach = np.linalg.norm(outline, axis=1, keepdims=True)
+    inward = -outline / reach
+
+    def ring(inset: Array | float, level: Array | float, scale: float = 1.0) -> Array:
+        flat = (
+            outline * scale + inward * np.broadcast_to(np.asarray(inset, dtype=np.float64), (count,))[:, None]
+        )
+        lift = np.broadcast_to(np.asarray(level, dtype=np.float64), (count,))
+        return EAR_CENTRE + flat[:, :1] * back + flat[:, 1:] * along + lift[:, None] * out
+
+    tragus = np.exp(-(((np.degrees(turn) + 185.0) / 22.0) ** 2))
+    rows = [
+        ring(2.5, 0.55 * height),
+        ring(0.3, 0.86 * height),
+        ring(0.0, height),
+        ring(1.2, height + 1.0 * rear),
+        ring(3.0, height + 0.6 * rear),
+        ring(4.2 - 1.2 * low, height - 1.6 * rear * (1 - low)),
+        ring(6.5 - 2.0 * low, height - 2.4 * rear * (1 - low)),
+        ring(0.0, 0.80 * height + 1.6 * rear + 3.2 * tragus, 0.55),
+        ring(0.0, 0.45 * height + 1.0 * tragus, 0.44),
+        ring(0.0, 0.5 + 0.0 * height, 0.30),
+    ]
+    loops, charts = [base], [island[:2] + island[2] * np.stack([c, s], axis=1)]
+    for k, row in enumerate(rows):
+        loops.append(mesh.add_vertices(row, "ear"))
+        charts.append(island[:2] + island[2] * (1.0 - (k + 1) / 11.0) * np.stack([c, s], axis=1))
+    end = mesh.add_vertices((EAR_CENTRE - 1.0 * out)[None], "ear")
+    mesh.tube(loops, True, charts, int(end[0]), island[:2])
+
+
+def plane_chart(points: Array) -> Array:
+    return plane_of_point(points)
