@@ -59,14 +59,14 @@ def write_results(result: FitResult, folder: Path, texture_size: int = DEFAULT_S
     return [(name, phrase) for name, phrase, _ in files]
 
 
-def export(result: FitResult, path: str | os.PathLike[str]) -> None:
+def export(result: FitResult, path: str | os.PathLike[str], texture_size: int = DEFAULT_SIZE) -> None:
     """Write one file; its suffix says what: .glb, .obj (with .mtl and .png beside it), .ply, .json, .npz,
     .png (the overlay) or .html (the report). The file is complete or not there at all.
     """
     target = Path(path)
     suffix = target.suffix.lower()
     if suffix == ".obj":
-        texture = bake_texture(result)
+        texture = bake_texture(result, texture_size)
         material, picture = target.with_suffix(".mtl"), target.with_suffix(".png")
         write_atomically(picture, encode_png(texture.srgb))
         write_atomically(material, encode_mtl(picture.name).encode())
@@ -75,7 +75,7 @@ def export(result: FitResult, path: str | os.PathLike[str]) -> None:
     if suffix not in _WRITERS:
         known = ", ".join(sorted([*_WRITERS, ".obj"]))
         raise FacefitError(f"{target.name}: no file of kind {suffix!r} can be written; there are {known}")
-    content = _WRITERS[suffix](result)
+    content = _WRITERS[suffix](result, texture_size)
     write_atomically(target, content.encode() if isinstance(content, str) else content)
 
 
@@ -137,11 +137,11 @@ def _surface(
         return vertices.cpu().numpy(), vertex_normals(vertices, model.triangles).cpu().numpy()
 
 
-_WRITERS: dict[str, Callable[[FitResult], str | bytes]] = {
-    ".glb": lambda result: _glb(result, bake_texture(result), result_dict(result)),
-    ".html": lambda result: report_html(result, bake_texture(result)),
-    ".json": lambda result: encode_json(result_dict(result)),
-    ".npz": _npz,
-    ".ply": _ply,
-    ".png": lambda result: encode_png(overlay(result)),
+_WRITERS: dict[str, Callable[[FitResult, int], str | bytes]] = {
+    ".glb": lambda result, size: _glb(result, bake_texture(result, size), result_dict(result)),
+    ".html": lambda result, size: report_html(result, bake_texture(result, size)),
+    ".json": lambda result, _: encode_json(result_dict(result)),
+    ".npz": lambda result, _: _npz(result),
+    ".ply": lambda result, _: _ply(result),
+    ".png": lambda result, _: encode_png(overlay(result)),
 }

@@ -1,0 +1,146 @@
+"""The report: one file, no request, no text that becomes markup, and a head that is the fitted one."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_export_toy import toy_result
+
+from facefit.errors import UnreadableInput
+from facefit.fitting.result import FitResult
+from facefit.mesh import split_seams
+from facefit.report import report, report_html
+from facefit.report_scene import viewer_scene
+from facefit.texture import Texture, bake_texture
+
+NASTY = '</script><script>alert(1)</script><img src=x onerror="alert(2)">&.jpg'
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text of the script elements."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.open = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.open = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.open == "script":
+            self.scripts[-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self.open = ""
+
+
+@pytest.fixture(scope="module")
+def result() -> FitResult:
+    return toy_result()
+
+
+@pytest.fixture(scope="module")
+def texture(result: FitResult) -> Texture:
+    return bake_texture(result, 32)
+
+
+@pytest.fixture(scope="module")
+def html(result: FitResult, texture: Texture) -> str:
+    return report_html(result, texture)
+
+
+def test_nothing_is_fetched(html: str) -> None:
+    page = Page(html)
+    for tag, attributes in page.tags:
+        for name in ("src", "href", "srcset", "poster", "data", "action"):
+            if name in attributes:
+                assert str(attributes[name]).startswith("data:"), (tag, attributes[name])
+    assert not re.search(r"url\((?!data:)|@import|\bfetch\(|XMLHttpRequest|import\(", html)
+    policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and "default-src 'none'" in policy
+
+
+def test_every_placeholder_is_filled(html: str) -> None:
+    without_scripts = re.sub(r"<script.*?</script>", "", html, flags=re.S)
+    assert not re.findall(r"\$[a-z]+", without_scripts)
+
+
+def test_file_names_and_warnings_stay_text(result: FitResult, texture: Texture) -> None:
+    observation = replace(result.observation, path=Path("x") / NASTY.replace("/", "\\"))
+    nasty = replace(result, observation=observation, warnings=(NASTY,))
+    plain, attacked = Page(report_html(result, texture)), Page(report_html(nasty, texture))
+    assert [tag for tag, _ in attacked.tags] == [tag for tag, _ in plain.tags]
+    assert not any("onerror" in attributes for _, attributes in attacked.tags)
+
+
+def test_names_of_a_model_file_stay_text(result: FitResult, texture: Texture) -> None:
+    source = replace(result.model.source, name=NASTY, licence=NASTY, citation=NASTY)
+    model = replace(result.model, source=source, expression_names=(NASTY, "a", "b", "c"))
+    attacked = Page(report_html(replace(result, model=model), texture))
+    plain = Page(report_html(result, texture))
+    assert [tag for tag, _ in attacked.tags] == [tag for tag, _ in plain.tags]
+
+
+def test_the_folder_of_the_photograph_is_not_told(html: str) -> None:
+    assert "somewhere" not in html and "toy.jpg" in html
+
+
+def test_figures_that_do_not_apply_are_dashes(result: FitResult, texture: Texture) -> None:
+    nan = float("nan")
+    unknown = replace(
+        result, landmark_error=nan, photometric_rms=nan, photometric_rms_start=nan, pixels_used=nan
+    )
+    html = report_html(unknown, texture)
+    assert "nan" not in re.sub(r"<script.*?</script>|data:[^\"]*", "", html, flags=re.S).lower()
+
+
+def decoded(directory: dict[str, Any], block: bytes, entry: list[Any]) -> np.ndarray:
+    kind, offset, length = entry
+    assert offset % 4 == 0
+    return np.frombuffer(block, np.dtype(kind).newbyteorder("<"), length, offset)
+
+
+def test_the_viewers_head_is_the_fitted_one(result: FitResult, texture: Texture) -> None:
+    directory, block = viewer_scene(result, texture)
+    directory = json.loads(json.dumps(directory, allow_nan=False))
+    packed = decoded(directory, block, directory["vertices"]["data"]).reshape(-1, 3)
+    shape = packed * directory["vertices"]["step"] + directory["vertices"]["low"]
+    np.testing.assert_allclose(shape, result.scene.neutral_shape(result.model).numpy(), atol=0.01)
+    for target in directory["targets"]:
+        rows = decoded(directory, block, target["rows"])
+        values = decoded(directory, block, target["values"]).reshape(-1, 3)
+        shape[rows] += target["fitted"] * target["scale"] * values
+    np.testing.assert_allclose(shape, result.scene.shape(result.model).numpy(), atol=0.05)
+    split = split_seams(result.model.topology.triangles, texture.uv_triangles)
+    np.testing.assert_array_equal(
+        decoded(directory, block, directory["triangles"]).reshape(-1, 3), split.triangles
+    )
+
+
+def test_the_page_carries_the_viewers_data(html: str) -> None:
+    data = json.loads(next(s for s in Page(html).scripts if s.startswith("{")))
+    block = base64.b64decode(data["block"])
+    last = data["scene"]["targets"][-1]["values"]
+    assert len(block) >= last[1] + 2 * last[2]
+    assert data["texture"].startswith("data:image/jpeg;base64,")
+
+
+def test_the_report_is_written_whole_or_not_at_all(result: FitResult, tmp_path: Path) -> None:
+    report(result, tmp_path / "face.html")
+    assert (tmp_path / "face.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+    with pytest.raises(UnreadableInput):
+        report(result, tmp_path / "nowhere" / "face.html")
