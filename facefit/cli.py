@@ -109,6 +109,8 @@ def fit_photos(photos: tuple[Path, ...], threads: int | None, **options: Any) ->
     """Fit a 3D face to each PHOTO: meshes, textures, parameters, and a report to look at."""
     request = Request(several=len(photos) > 1, **options)
     request.check(photos)
+    # Threads that wait by spinning double the CPU time of a fit (11 to 15 s, with this 6 s, on two busy cores).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads is not None:
         _limit_threads(threads)
     try:
