@@ -155,3 +155,84 @@ def now(
         click.echo(f"{len(traps)} kinds of mistake found; {report.coverage} predictions could be read")
         raise SystemExit(1 if traps or report.failures else 0)
     finish(report, out)
+
+
+@bench.command()
+@click.option("--data", type=FOLDER, required=True, help="Root of Florence MICC: subject_NN/Model, ...")
+@click.option("--model", default="builtin", show_default=True, help="A model's name or file.")
+@click.option("--out", type=OUTPUT, required=True)
+@click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
+@click.option("--predictions", type=FOLDER, help="SUBJECT/SETTING.ply with .npy, of any method, instead.")
+@click.option("--landmarks-dir", type=FOLDER, help="Folder of the scans' 68 landmarks, .ljson, .npy or .txt.")
+@click.option("--limit", type=int, help="Only the first N subjects.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
+@fails_with_a_sentence
+def micc(
+    data: Path,
+    model: str,
+    out: Path,
+    method: str,
+    predictions: Path | None,
+    landmarks_dir: Path | None,
+    limit: int | None,
+    jobs: int,
+) -> None:
+    """Florence MICC in three named protocols: micc-deng, micc-genova, micc-ganfit."""
+    from facefit.benchmarks.micc import MiccData, evaluate_micc
+
+    source = MiccData(data, landmarks_dir)
+    report = evaluate_micc(
+        source, out, model=model, method=method, predictions=predictions, limit=limit, jobs=jobs
+    )
+    finish(report, out)
+
+
+@bench.command()
+@click.option("--data", type=FOLDER, required=True, help="Folder with image00002.jpg, image00002.mat, ...")
+@click.option("--configs", type=FOLDER, help="3DDFA's test.configs/: yaw bins, re-annotated points.")
+@click.option("--model", default="builtin", show_default=True, help="A model's name or file.")
+@click.option("--out", type=OUTPUT, required=True)
+@click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
+@click.option("--limit", type=int, help="Only the first N images.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
+@fails_with_a_sentence
+def aflw2000(
+    data: Path, configs: Path | None, model: str, out: Path, method: str, limit: int | None, jobs: int
+) -> None:
+    """AFLW2000-3D: landmark error by yaw, head pose."""
+    from facefit.benchmarks.aflw2000 import Aflw2000, evaluate_aflw2000
+
+    source = Aflw2000(data, configs)
+    report = evaluate_aflw2000(source, out, model=model, method=method, limit=limit, jobs=jobs)
+    finish(report, out)
+    for name, value in report.extra.items():
+        click.echo(f"{name}: {value}")
+
+
+@bench.command()
+@click.option("--data", type=FOLDER, required=True, help="Root of BU-3DFE: F0001/F0001_NE00WH_F3D.wrl, ...")
+@click.option("--model", default="builtin", show_default=True, help="A model's name or file.")
+@click.option("--out", type=OUTPUT, required=True)
+@click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
+@click.option("--limit", type=int, help="Only the first N images.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
+@fails_with_a_sentence
+def bu3dfe(data: Path, model: str, out: Path, method: str, limit: int | None, jobs: int) -> None:
+    """BU-3DFE: posed faces against the scan of the same photograph (protocol bu3dfe-95mm)."""
+    from facefit.benchmarks.bu3dfe import Bu3dfe, evaluate_bu3dfe
+
+    finish(evaluate_bu3dfe(Bu3dfe(data), out, model=model, method=method, limit=limit, jobs=jobs), out)
+
+
+@bench.command()
+@click.option("--data", type=FOLDER, required=True, help="REALY's regions, keypoints and metrical_scale.txt.")
+@click.option("--predictions", type=FOLDER, required=True, help="ID.obj and keypoints.txt of their topology.")
+@click.option("--out", type=OUTPUT, required=True)
+@click.option("--limit", type=int, help="Only the first N scans.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
+@fails_with_a_sentence
+def realy(data: Path, predictions: Path, out: Path, limit: int | None, jobs: int) -> None:
+    """REALY: error by region, re-implemented and not verified against the official evaluation."""
+    from facefit.benchmarks.realy import evaluate_realy
+
+    finish(evaluate_realy(data, predictions, out, limit=limit, jobs=jobs), out)

@@ -25,16 +25,18 @@ METHODS = ("mean", "landmarks", "standard", "detailed")
 
 @dataclass(frozen=True)
 class FaceEstimate:
-    """A neutral face in the model frame (mm) and, unless it is the mean face, where the camera saw it.
+    """A neutral face in the model frame (mm) and, unless it is the mean face, what the camera saw of it.
 
-    `landmarks_px` maps iBUG numbers to pixels of the photograph: the fitted mesh's landmarks, expression
-    included.
+    `posed` is the face with its expression, still in the model frame. `landmarks_px` maps iBUG numbers to
+    pixels of the photograph: the fitted mesh's landmarks, expression included.
     """
 
     prediction: Prediction
     seconds: float = 0.0
     status: str = ""
     landmarks_px: Mapping[int, Float[np.ndarray, "2"]] = field(default_factory=dict)
+    landmark_depth_mm: Mapping[int, float] = field(default_factory=dict)
+    posed: Prediction | None = None
     camera_from_model: Float[np.ndarray, "3 3"] | None = None
     translation_mm: Float[np.ndarray, "3"] | None = None
     focal_px: float | None = None
@@ -51,10 +53,10 @@ def model_named(name: str) -> Any:
 @lru_cache(maxsize=4)
 def mean_face(model_name: str) -> FaceEstimate:
     model = model_named(model_name)
-    return FaceEstimate(neutral_prediction(model, model.mean), status="mean face")
+    return FaceEstimate(as_prediction(model, model.mean), status="mean face")
 
 
-def neutral_prediction(model: Any, vertices: Any) -> Prediction:
+def as_prediction(model: Any, vertices: Any) -> Prediction:
     points = model.landmark_points(vertices).detach().cpu().double().numpy()
     at = {int(n): i for i, n in enumerate(model.topology.landmarks.numbers)}
     if lacking := [n for n in IBUG_OF_NOW if n not in at]:
@@ -90,13 +92,17 @@ def from_result(result: Any, seconds: float) -> FaceEstimate:
     model, scene = result.model, result.scene
     shape = scene.shape(model)
     points = model.landmark_points(shape)
-    pixels = scene.camera.project(scene.pose.apply(points)).detach().cpu().double().numpy()
+    in_camera = scene.pose.apply(points)
+    pixels = scene.camera.project(in_camera).detach().cpu().double().numpy()
+    depths = in_camera[:, 2].detach().cpu().double().tolist()
     numbers = [int(n) for n in model.topology.landmarks.numbers]
     return FaceEstimate(
-        neutral_prediction(model, scene.neutral_shape(model)),
+        as_prediction(model, scene.neutral_shape(model)),
         seconds=seconds,
         status=str(getattr(result.status, "value", result.status)),
         landmarks_px=dict(zip(numbers, pixels, strict=True)),
+        landmark_depth_mm=dict(zip(numbers, depths, strict=True)),
+        posed=as_prediction(model, shape),
         camera_from_model=scene.pose.camera_from_model.detach().cpu().double().numpy(),
         translation_mm=scene.pose.translation_mm.detach().cpu().double().numpy(),
         focal_px=float(scene.camera.focal_px),
@@ -114,7 +120,7 @@ def stages_of(method: str) -> Any:
     return getattr(stages, recipe)
 
 
-def write_prediction(stem: Path, found: FaceEstimate) -> None:
+def write_prediction(stem: Path, face: Prediction) -> None:
     """STEM.ply and STEM.npy, the neutral face and its seven landmarks, in the mesh's own frame, mm."""
-    write_ply(stem.with_name(stem.name + ".ply"), found.prediction.mesh)
-    np.save(stem.with_name(stem.name + ".npy"), found.prediction.landmarks)
+    write_ply(stem.with_name(stem.name + ".ply"), face.mesh)
+    np.save(stem.with_name(stem.name + ".npy"), face.landmarks)

@@ -85,7 +85,7 @@ class HeadsWork:
         if self.landmarks == "truth":
             given = true_landmarks(truth, _scan(dataset, image.subject))
         found = estimate(dataset.photograph(image), self.model, self.method, landmarks=given)
-        write_prediction(self.out / "predictions" / key, found)
+        write_prediction(self.out / "predictions" / key, found.prediction)
         row, arrays = measure_head(found, dataset, image, truth)
         return {**row, "fit_seconds": found.seconds, "status": found.status}, arrays
 

@@ -35,9 +35,9 @@ class SurfaceMesh:
 
 def read_mesh(path: Path) -> SurfaceMesh:
     """An OBJ or PLY file; other formats and broken files raise UnreadableInput with the file's name."""
-    readers = {".obj": _read_obj, ".ply": _read_ply}
+    readers = {".obj": _read_obj, ".ply": _read_ply, ".wrl": _read_vrml}
     if path.suffix.lower() not in readers:
-        raise UnreadableInput(f"{path}: meshes are read from .obj and .ply")
+        raise UnreadableInput(f"{path}: meshes are read from .obj, .ply and .wrl")
     try:
         mesh = readers[path.suffix.lower()](path)
     except FileNotFoundError as error:
@@ -69,6 +69,20 @@ def _read_obj(path: Path) -> SurfaceMesh:
     return SurfaceMesh(
         np.array(vertices, np.float64).reshape(-1, 3), np.array(triangles, np.int64).reshape(-1, 3)
     )
+
+
+def _read_vrml(path: Path) -> SurfaceMesh:
+    """The first IndexedFaceSet of a VRML 2 file: point [...], coordIndex [...] with -1 after polygons."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    point = re.search(r"\bpoint\s*\[([^\]]*)\]", text)
+    index = re.search(r"\bcoordIndex\s*\[([^\]]*)\]", text)
+    if point is None or index is None:
+        raise ValueError("no point [...] and coordIndex [...]")
+    vertices = np.array(point.group(1).replace(",", " ").split(), np.float64).reshape(-1, 3)
+    corners = np.array(index.group(1).replace(",", " ").split(), np.int64)
+    polygons = np.split(corners, np.flatnonzero(corners == -1) + 1)
+    fans = [(p[0], p[k], p[k + 1]) for p in (q[q != -1] for q in polygons) for k in range(1, len(p) - 1)]
+    return SurfaceMesh(vertices, np.array(fans, np.int64).reshape(-1, 3))
 
 
 def _read_ply(path: Path) -> SurfaceMesh:

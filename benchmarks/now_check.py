@@ -185,12 +185,13 @@ def expression_left_in(
         gap = lengths(fitted.apply(vertices) - reference.mesh.vertices) * _mm_per_unit(reference)
         return float(np.mean(gap[mouth]) - np.mean(gap[upper]))
 
-    calm = max([moved(k) for k in neutral[1:]], default=0.0)
+    # With a single neutral photograph nobody knows how much its identity alone would vary.
+    calm = max([moved(k) for k in neutral[1:]], default=2 * EXPRESSION_MM)
     loud = max(moved(k) for k in expressive)
     if loud - calm < EXPRESSION_MM:
         return None
     return (
-        f"the mouth moves by {loud:.1f} mm with the photograph (neutral ones: {calm:.1f} mm): an expression "
+        f"the mouth moves by {loud:.1f} mm with the photograph (neutral ones: {calm:.1f}): an expression "
         "was left in. NoW wants the neutral face, expression coefficients at zero"
     )
 

@@ -39,7 +39,7 @@ class PredictWork:
         if self.method != "mean" and (box := self.dataset.box(image)) is not None:
             landmarks = landmarks_in_box(path, box)
         found = estimate(path, self.model, self.method, landmarks=landmarks)
-        write_prediction(self.predictions / key, found)
+        write_prediction(self.predictions / key, found.prediction)
         return {"fit_seconds": found.seconds, "status": found.status}, {}
 
 
