@@ -28,9 +28,9 @@ from facefit.rendering.shade import lambertian, linear_to_srgb
 BLOCKS = ("rotation", "translation", "focal", "identity", "expression", "albedo", "lighting")
 
 # What the model cannot say is shared by neighbouring samples: all samples together are worth about this many
-# independent observations. On path-traced heads shape is best at 20 to 50; at 300 the fit bends the face to
-# explain shadows and blemishes and is worse than landmarks alone.
-INDEPENDENT = 30.0
+# independent observations. Too few and every face stays near the mean; too many and the face bends to explain
+# shadows and blemishes (on path-traced heads shape is best at 20 to 80, and worse than landmarks alone at 300).
+INDEPENDENT = 60.0
 # Beyond this angle between surface and line of sight (cosine) a sample is a sliver of pixels that a millimetre of
 # wrong shape moves onto the background.
 GRAZING_COSINE = 0.25
