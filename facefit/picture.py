@@ -19,7 +19,7 @@ from facefit.rendering.shade import lambertian, linear_to_srgb
 
 @dataclass(frozen=True)
 class Picture:
-    """A rendered face. `color` is sRGB; `albedo` and `irradiance` linear; `normals` in the model frame; depth in mm.
+    """A rendered face: sRGB `color`, linear `albedo` and `irradiance`, `normals` in the model frame, mm.
 
     Outside `covered` colours and normals are zero and `depth` is infinite.
     """
@@ -58,8 +58,8 @@ def render(
 ) -> Picture:
     """The picture of a scene, at the camera's own size or scaled to `width` x `height`.
 
-    Differentiable in every part of the scene wherever visibility does not change. `vertices` (model frame) and
-    `albedo` (linear RGB) replace the model's own.
+    Differentiable in every part of the scene wherever visibility does not change. `vertices` (model frame)
+    and `albedo` (linear RGB) replace the model's own.
     """
     width = scene.camera.width if width is None else width
     height = scene.camera.height if height is None else height

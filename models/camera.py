@@ -56,8 +56,8 @@ def axis_angle(rotation: Float[Tensor, "3 3"]) -> Float[Tensor, "3"]:
     angle = torch.atan2(sine, cosine)
     if cosine > 0:
         return vector * (angle / sine if sine > 1e-6 else 1.0)
-    # Towards a half turn the antisymmetric part vanishes; the symmetric one, cos I + (1 - cos) axis axis^T, gives
-    # the axis but for its sign.
+    # Towards a half turn the antisymmetric part vanishes; the symmetric one, cos I + (1 - cos) axis axis^T,
+    # gives the axis but for its sign.
     symmetric = 0.5 * (rotation + rotation.T) - cosine * torch.eye(
         3, dtype=rotation.dtype, device=rotation.device
     )
@@ -107,7 +107,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole with square pixels, no distortion. `focal_px` and `principal_point` are in original pixels."""
+    """A pinhole with square pixels, no distortion; `focal_px`, `principal_point` in original pixels."""
 
     focal_px: Float[Tensor, ""]
     principal_point: Float[Tensor, "2"]

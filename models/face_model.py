@@ -94,7 +94,8 @@ class LinearFaceModel:
             array = getattr(self, name)
             if tuple(array.shape[-2:]) != (vertices, 3):
                 raise ModelFileError(
-                    f"{self.source.name}: {name} has shape {tuple(array.shape)}, expected (..., {vertices}, 3)"
+                    f"{self.source.name}: {name} has shape {tuple(array.shape)}, "
+                    f"expected (..., {vertices}, 3)"
                 )
             # The extremes of an array with NaN are NaN; one pass, where isfinite() costs half a load of ICT.
             if array.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(array))).all()):
@@ -139,8 +140,9 @@ class LinearFaceModel:
         low, high = BIOCULAR_RANGE_MM
         if not low <= biocular <= high:
             raise ModelFileError(
-                f"{self.source.name}: the mean face's outer eye corners are {biocular:.4g} mm apart, an adult's "
-                f"are {low:.0f}-{high:.0f}: the file is in another unit, or the landmark map is not this model's"
+                f"{self.source.name}: the mean face's outer eye corners are {biocular:.4g} mm apart, "
+                f"an adult's are {low:.0f}-{high:.0f}: the file is in another unit, or the landmark map is "
+                "another model's"
             )
 
     @property

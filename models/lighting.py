@@ -1,4 +1,4 @@
-"""Distant light in nine real spherical harmonics per colour channel, and what it does to a Lambertian surface."""
+"""Distant light in nine real spherical harmonics per colour channel, and how it lights a matt surface."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def harmonics(directions: Float[Tensor, "points 3"]) -> Float[Tensor, "points 9"
 
 
 def irradiance_basis(normals: Float[Tensor, "points 3"]) -> Float[Tensor, "points 9"]:
-    """Irradiance per unit of each light coefficient, divided by pi so that albedo x irradiance is a colour."""
+    """Irradiance per unit of each light coefficient, over pi so that albedo x irradiance is a colour."""
     lambert = torch.tensor(_LAMBERT, dtype=normals.dtype, device=normals.device) / math.pi
     return harmonics(normals) * lambert
 
@@ -49,8 +49,8 @@ class Lighting:
     """Radiance of a distant environment in linear RGB, as coefficients of the harmonics above.
 
     Convention: directions and normals are in the model frame (x to the subject's left, y up, z out of the
-    nose). Divided by pi throughout, so `Lighting.ambient(1.0)` lights every normal with exactly 1 and a surface
-    shows its albedo.
+    nose). Divided by pi throughout, so `Lighting.ambient(1.0)` lights every normal with exactly 1 and a
+    surface shows its albedo.
     """
 
     coefficients: Float[Tensor, "9 3"]
@@ -75,7 +75,7 @@ class Lighting:
         return Lighting(coefficients.contiguous())
 
     def irradiance(self, normals: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
-        """Light arriving at a Lambertian surface, per colour channel, in linear RGB; may be slightly negative.
+        """Light arriving at a Lambertian surface, in linear RGB; may be slightly negative.
 
         Source: Ramamoorthi and Hanrahan, "An Efficient Representation for Irradiance Environment Maps",
         SIGGRAPH 2001, equation 13. Nine terms leave an average error of about 1 % for Lambertian reflection.

@@ -23,7 +23,7 @@ def central_difference(
 ) -> Float[Tensor, "rows unknowns"]:
     """The Jacobian by differences, in float64.
 
-    Truncation falls with step^2, rounding grows as 1e-16 / step: near 1e-5 both are about 1e-10 of the function.
+    Truncation falls with step^2, rounding grows as 1e-16 / step: near 1e-5 both are about 1e-10.
     """
     steps = torch.full_like(x, step) if isinstance(step, float) else step
     columns = []
@@ -48,7 +48,7 @@ def oracle(residual: AbstractResidual, scene: Scene, free: tuple[str, ...]) -> N
 def assert_same_equations(
     fast: NormalEquations, slow: NormalEquations, relative: float, absolute: float = 1e-12
 ) -> None:
-    """Equal in the units of each unknown: an entry may err by `relative` times the geometric mean of its diagonals."""
+    """Equal in each unknown's own unit: an entry may err by `relative` of the mean of its two diagonals."""
     scale = slow.matrix.diagonal().clamp(min=0).sqrt()
     matrix = (fast.matrix - slow.matrix).abs() - relative * torch.outer(scale, scale)
     assert float(matrix.max()) <= absolute, f"matrix off by {float(matrix.max()):.3g} beyond tolerance"

@@ -136,8 +136,8 @@ def test_a_pose_is_rigid() -> None:
 
 
 def test_projection_by_hand() -> None:
-    # 90 degrees over 200 pixels: focal 100 px. A point 1 right, 2 down, 4 ahead lands 25 right, 50 down of the
-    # middle (100, 60), the corner between four pixels of a picture of 200 x 120.
+    # 90 degrees over 200 pixels: focal 100 px. A point 1 right, 2 down, 4 ahead lands 25 right, 50 down of
+    # the middle (100, 60), the corner between four pixels of a picture of 200 x 120.
     camera = Camera.from_field_of_view(200, 120, 90)
     assert float(camera.focal_px) == pytest.approx(100)
     pixel = camera.project(torch.tensor([[1.0, 2.0, 4.0], [0.0, 0.0, 9.0]]))

@@ -10,7 +10,7 @@ from facefit.models.lighting import Lighting, harmonics, irradiance_basis
 
 
 def sphere(count: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
-    """Directions and quadrature weights, exact for polynomials well beyond degree 4: Gauss in z, equal steps around."""
+    """Directions and quadrature weights, exact far beyond degree 4: Gauss in z, equal steps around."""
     z, weight = np.polynomial.legendre.leggauss(count)
     around = 2 * np.pi * np.arange(2 * count) / (2 * count)
     radius = np.sqrt(1 - z**2)
@@ -27,7 +27,7 @@ def test_the_harmonics_are_orthonormal_under_quadrature() -> None:
 
 
 def test_the_harmonics_are_ordered_by_band_and_have_the_documented_axes() -> None:
-    # Band 1 in the order y, z, x; band 2 xy, yz, z2, xz, x2-y2: a flip of one axis flips exactly the odd ones.
+    # Band 1: y, z, x; band 2: xy, yz, z2, xz, x2-y2. A flip of one axis flips exactly the odd ones.
     directions, _ = sphere(6)
     flips = {0: {3, 4, 7}, 1: {1, 4, 5}, 2: {2, 5, 7}}
     for axis, odd in flips.items():
@@ -62,9 +62,9 @@ def test_a_lamp_is_close_to_the_clamped_cosine() -> None:
     towards = torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64) / 3
     lamp = Lighting.directional(3.0 * towards, level=1.0, ambient=0.0).irradiance(directions)[:, 0]
     wanted = (directions @ towards).clamp(min=0)
-    # Bands 0 to 2 of the clamped cosine are 1/4 + x/2 + 5/32 (3 x^2 - 1): worst at the terminator x = 0, by 3/32.
+    # Its bands 0 to 2 are 1/4 + x/2 + 5/32 (3 x^2 - 1): worst at the terminator x = 0, by 3/32.
     assert float((lamp - wanted).abs().max()) <= 3 / 32
-    # What is left out, by Parseval: the mean square 1/6 less the bands' 1/16, 1/12 and 5/256, a root of 0.036.
+    # What is left out, by Parseval: the mean square 1/6 less the bands' 1/16, 1/12, 5/256; a root of 0.036.
     rms = float(((lamp - wanted) ** 2 @ weights / (4 * math.pi)).sqrt())
     assert rms == pytest.approx(math.sqrt(1 / 6 - 1 / 16 - 1 / 12 - 5 / 256), rel=1e-3)
     # The mean over the sphere is band 0 alone and therefore exact.

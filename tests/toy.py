@@ -36,7 +36,8 @@ _NOSTRILS = [(-14.0, -12.0), (-7.0, -14.0), (0.0, -15.0), (7.0, -14.0), (14.0, -
 _EYE = [(-45.0, 25.0), (-36.0, 30.0), (-26.0, 30.0), (-18.0, 25.0), (-26.0, 21.0), (-36.0, 21.0)]
 _LIPS = [(-25, -42), (-16, -36), (-7, -33), (0, -34), (7, -33), (16, -36), (25, -42),
          (16, -49), (7, -52), (0, -53), (-7, -52), (-16, -49),
-         (-20, -42), (-8, -39.5), (0, -40), (8, -39.5), (20, -42), (8, -44.5), (0, -45), (-8, -44.5)]  # fmt: skip
+         (-20, -42), (-8, -39.5), (0, -40), (8, -39.5), (20, -42),
+         (8, -44.5), (0, -45), (-8, -44.5)]  # fmt: skip
 
 
 def landmark_plan() -> Float[np.ndarray, "68 2"]:
@@ -72,7 +73,7 @@ def _mesh() -> tuple[
     Float[np.ndarray, "vertices 2"],
     Int[np.ndarray, "vertices"],
 ]:
-    """Vertices, triangles, texture coordinates and mirror; a grid in latitude and longitude, finer in front."""
+    """Vertices, triangles, texture coordinates, mirror; a grid in latitude and longitude, finer in front."""
     s = np.linspace(-1, 1, SIDE)
     latitude, longitude = np.radians(72) * -(0.7 * s + 0.3 * s**3), np.radians(115) * (0.55 * s + 0.45 * s**3)
     lat, lon = (a.ravel() for a in np.meshgrid(latitude, longitude, indexing="ij"))
@@ -221,7 +222,7 @@ def toy_scene(
     height: int = 240,
     spread: float = 0.7,
 ) -> Scene:
-    """Somebody, somewhere, in some light: coefficients of the given spread, the head about 60 % of the picture."""
+    """Somebody in some light: coefficients of the given spread, the head 60 % of the picture's height."""
     model, random = toy_model(), np.random.default_rng(seed)
 
     def some(count: int, scale: float) -> Float[torch.Tensor, "n"]:

@@ -21,9 +21,9 @@ def rasterize_kernel(
 ) -> None:
     """Fill `nearest` (1/z, 0 where empty), `ids` (-1 where empty) and perspective-correct `barycentric`.
 
-    A pixel belongs to a triangle when its centre is inside or on the edge; the nearest wins, at equal depth the
-    lower id. All decisions are in float64 by the formula e = a x + (b y + c), which the torch and the reference
-    implementations repeat operation by operation, so that ids agree exactly.
+    A pixel belongs to a triangle when its centre is inside or on the edge; the nearest wins, at equal depth
+    the lower id. All decisions are in float64 by the formula e = a x + (b y + c), which the torch and the
+    reference implementations repeat operation by operation, so that ids agree exactly.
     A vertex with inverse_depth <= 0 is behind the camera, and its triangles are dropped.
     """
     height, width = nearest.shape
@@ -39,19 +39,22 @@ def rasterize_kernel(
         x2, y2 = pixels[k, 0], pixels[k, 1]
         area = (x1 - x0) * (y2 - y0) - (y1 - y0) * (x2 - x0)
         # y points down, so a triangle that is counter-clockwise seen from the camera has a negative area.
-        if area == 0.0 or not math.isfinite(area) or (cull_back and area > 0.0):
+        size = abs(area)
+        if not 1e-300 < size < math.inf or (cull_back and area > 0.0):
             continue
         # A pixel centre is at +0.5: the first column whose centre is not left of the triangle.
-        left = max(0, math.ceil(min(x0, x1, x2) - 0.5))
-        right = min(width - 1, math.floor(max(x0, x1, x2) - 0.5))
-        top = max(0, math.ceil(min(y0, y1, y2) - 0.5))
-        bottom = min(height - 1, math.floor(max(y0, y1, y2) - 0.5))
+        left = int(min(max(np.ceil(min(x0, x1, x2) - 0.5), 0.0), width))
+        right = int(max(min(np.floor(max(x0, x1, x2) - 0.5), width - 1.0), -1.0))
+        top = int(min(max(np.ceil(min(y0, y1, y2) - 0.5), 0.0), height))
+        bottom = int(max(min(np.floor(max(y0, y1, y2) - 0.5), height - 1.0), -1.0))
         if left > right or top > bottom:
             continue
-        scale = 1.0 / area
-        a0, b0, c0 = (y1 - y2) * scale, (x2 - x1) * scale, (x1 * y2 - x2 * y1) * scale
-        a1, b1, c1 = (y2 - y0) * scale, (x0 - x2) * scale, (x2 * y0 - x0 * y2) * scale
-        a2, b2, c2 = (y0 - y1) * scale, (x1 - x0) * scale, (x0 * y1 - x1 * y0) * scale
+        # Twice the areas opposite each corner. They are not divided by the triangle's own before their signs
+        # are read: so the neighbour across an edge computes exactly the negative, and no pixel falls between.
+        sign, scale = area / size, 1.0 / size
+        a0, b0, c0 = (y1 - y2) * sign, (x2 - x1) * sign, (x1 * y2 - x2 * y1) * sign
+        a1, b1, c1 = (y2 - y0) * sign, (x0 - x2) * sign, (x2 * y0 - x0 * y2) * sign
+        a2, b2, c2 = (y0 - y1) * sign, (x1 - x0) * sign, (x0 * y1 - x1 * y0) * sign
         for row in range(top, bottom + 1):
             y = row + 0.5
             r0, r1, r2 = b0 * y + c0, b1 * y + c1, b2 * y + c2
@@ -59,10 +62,11 @@ def rasterize_kernel(
                 x = column + 0.5
                 e0, e1, e2 = a0 * x + r0, a1 * x + r1, a2 * x + r2
                 if e0 >= 0.0 and e1 >= 0.0 and e2 >= 0.0:
-                    w = (e0 * w0 + e1 * w1) + e2 * w2
+                    total = (e0 * w0 + e1 * w1) + e2 * w2
+                    w = total * scale
                     if w > nearest[row, column]:
                         nearest[row, column] = w
                         ids[row, column] = t
-                        barycentric[row, column, 0] = e0 * w0 / w
-                        barycentric[row, column, 1] = e1 * w1 / w
-                        barycentric[row, column, 2] = e2 * w2 / w
+                        barycentric[row, column, 0] = e0 * w0 / total
+                        barycentric[row, column, 1] = e1 * w1 / total
+                        barycentric[row, column, 2] = e2 * w2 / total

@@ -10,7 +10,9 @@ from facefit.rendering.rasterize import Fragments
 
 
 def interpolate(
-    fragments: Fragments, attributes: Float[Tensor, "vertices channels"], triangles: Int[Tensor, "triangles 3"]
+    fragments: Fragments,
+    attributes: Float[Tensor, "vertices channels"],
+    triangles: Int[Tensor, "triangles 3"],
 ) -> Float[Tensor, "height width channels"]:
     """Attributes at each covered pixel, zero elsewhere; differentiable in `attributes`."""
     corners = attributes[triangles[fragments.triangle.clamp(min=0)]]
@@ -26,8 +28,8 @@ def differentiable_barycentric(
 ) -> Fragments:
     """The same fragments with barycentric weights and depth recomputed as functions of the vertices.
 
-    With the triangle of each pixel held fixed the weights are smooth in the projected vertices; gradients across
-    silhouettes are not in them (an antialiasing or soft-silhouette loss adds those).
+    With the triangle of each pixel held fixed the weights are smooth in the projected vertices; gradients
+    across silhouettes are not in them (an antialiasing or soft-silhouette loss adds those).
     """
     covered = fragments.covered
     rows, columns = covered.nonzero(as_tuple=True)

@@ -14,9 +14,9 @@ from torch import Tensor
 class Fragments:
     """What a rasteriser knows of each pixel.
 
-    `triangle[i, j]` is the id of the nearest triangle under the centre (j + 0.5, i + 0.5), -1 where there is none;
-    `barycentric[i, j]` are the perspective-correct weights of its three vertices; `depth` is z in camera axes
-    (the unit of the input), infinite where nothing is seen.
+    `triangle[i, j]` is the id of the nearest triangle under the centre (j + 0.5, i + 0.5), or -1;
+    `barycentric[i, j]` are the perspective-correct weights of its three vertices; `depth` is z in camera
+    axes (the unit of the input), infinite where nothing is seen.
     """
 
     triangle: Int[Tensor, "height width"]
@@ -36,7 +36,7 @@ def rasterize(
     width: int,
     cull_back: bool = True,
 ) -> Fragments:
-    """Rasterise projected vertices. `depth` is z in camera axes; triangles that reach behind the camera are dropped.
+    """Rasterise projected vertices. `depth` is z in camera axes; triangles that reach behind it are dropped.
 
     `cull_back` drops triangles that are clockwise as seen. Not differentiable: `interpolate` is.
     """
@@ -84,23 +84,23 @@ def rasterize_torch(
     width: int,
     cull_back: bool = True,
 ) -> Fragments:
-    """The same in torch alone: every (triangle, pixel of its bounding box) pair is a candidate, the nearest wins."""
+    """The same in torch alone: every pixel of a triangle's bounding box is a candidate, the nearest wins."""
     pixels, w = pixels.double(), inverse_depth(depth)
     device = pixels.device
     triangles = triangles.long().to(device)
     corner, corner_w = pixels[triangles], w[triangles]
     x, y = corner[..., 0], corner[..., 1]
     area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (y[:, 1] - y[:, 0]) * (x[:, 2] - x[:, 0])
-    keep = (corner_w > 0).all(1) & (area != 0) & torch.isfinite(area)
+    keep = (corner_w > 0).all(1) & (area.abs() > 1e-300) & torch.isfinite(area)
     if cull_back:
         keep &= area < 0
     kept = keep.nonzero()[:, 0]
     x, y, corner_w, area = x[kept], y[kept], corner_w[kept], area[kept]
 
-    left = torch.ceil(x.amin(1) - 0.5).clamp(min=0).long()
-    right = torch.floor(x.amax(1) - 0.5).clamp(max=width - 1).long()
-    top = torch.ceil(y.amin(1) - 0.5).clamp(min=0).long()
-    bottom = torch.floor(y.amax(1) - 0.5).clamp(max=height - 1).long()
+    left = torch.ceil(x.amin(1) - 0.5).clamp(0, width).long()
+    right = torch.floor(x.amax(1) - 0.5).clamp(-1, width - 1).long()
+    top = torch.ceil(y.amin(1) - 0.5).clamp(0, height).long()
+    bottom = torch.floor(y.amax(1) - 0.5).clamp(-1, height - 1).long()
     columns, rows = (right - left + 1).clamp(min=0), (bottom - top + 1).clamp(min=0)
     counts = columns * rows
 
@@ -113,7 +113,8 @@ def rasterize_torch(
     inside = (e >= 0).all(0)
     owner, column, row, e = owner[inside], column[inside], row[inside], e[:, inside]
     corner_w = corner_w[owner].T
-    candidate = (e[0] * corner_w[0] + e[1] * corner_w[1]) + e[2] * corner_w[2]
+    total = (e[0] * corner_w[0] + e[1] * corner_w[1]) + e[2] * corner_w[2]
+    candidate = total * (1 / area.abs())[owner]
 
     # Two passes, so that equal depths are decided by the lower id as in the sequential kernel.
     cell = row * width + column
@@ -125,7 +126,7 @@ def rasterize_torch(
     ids.scatter_reduce_(0, cell[winner], kept[owner[winner]], "amin")
     chosen = winner & (kept[owner] == ids[cell])
     barycentric = torch.zeros(height * width, 3, dtype=torch.float32, device=device)
-    barycentric[cell[chosen]] = (e * corner_w / candidate)[:, chosen].T.float()
+    barycentric[cell[chosen]] = (e * corner_w / total)[:, chosen].T.float()
     ids[ids == none] = -1
     return _fragments(
         ids.reshape(height, width), barycentric.reshape(height, width, 3), nearest.reshape(height, width)
@@ -140,15 +141,15 @@ def _edge_functions(
     column: Int[Tensor, "candidates"],
     row: Int[Tensor, "candidates"],
 ) -> Float[Tensor, "3 candidates"]:
-    """Screen-space barycentric weights, in the kernel's order of operations."""
-    scale = 1.0 / area
+    """Twice the areas opposite each corner, in the kernel's order of operations."""
+    sign = area.sign()
     px, py = column + 0.5, row + 0.5
     weights = []
     for i in range(3):
         j, k = (i + 1) % 3, (i + 2) % 3
-        a = (y[:, j] - y[:, k]) * scale
-        b = (x[:, k] - x[:, j]) * scale
-        c = (x[:, j] * y[:, k] - x[:, k] * y[:, j]) * scale
+        a = (y[:, j] - y[:, k]) * sign
+        b = (x[:, k] - x[:, j]) * sign
+        c = (x[:, j] * y[:, k] - x[:, k] * y[:, j]) * sign
         weights.append(a[owner] * px + (b[owner] * py + c[owner]))
     return torch.stack(weights)
 
@@ -161,20 +162,20 @@ def rasterize_reference(
     width: int,
     cull_back: bool = True,
 ) -> Int[np.ndarray, "height width"]:
-    """Triangle ids by the definition: every pixel against every triangle. Slow; the oracle of the other two."""
+    """Triangle ids by the definition: every pixel against every triangle. Slow; the other two's oracle."""
     ids = np.full((height, width), -1)
     nearest = np.zeros((height, width))
     px, py = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     for t, corners in enumerate(triangles):
         (x, y), z = pixels[corners].astype(np.float64).T, depth[corners].astype(np.float64)
         area = (x[1] - x[0]) * (y[2] - y[0]) - (y[1] - y[0]) * (x[2] - x[0])
-        if (z <= 1e-6).any() or area == 0 or (cull_back and area > 0):
+        if not (z > 1e-6).all() or not 1e-300 < abs(area) < np.inf or (cull_back and area > 0):
             continue
-        e = []
-        for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
-            a, b = (y[j] - y[k]) * (1 / area), (x[k] - x[j]) * (1 / area)
-            e.append(a * px + (b * py + (x[j] * y[k] - x[k] * y[j]) * (1 / area)))
-        w = (e[0] * (1 / z[0]) + e[1] * (1 / z[1])) + e[2] * (1 / z[2])
+        e, sign = [], np.sign(area)
+        for j, k in ((1, 2), (2, 0), (0, 1)):
+            a, b = (y[j] - y[k]) * sign, (x[k] - x[j]) * sign
+            e.append(a * px + (b * py + (x[j] * y[k] - x[k] * y[j]) * sign))
+        w = ((e[0] * (1 / z[0]) + e[1] * (1 / z[1])) + e[2] * (1 / z[2])) * (1 / abs(area))
         nearer = (e[0] >= 0) & (e[1] >= 0) & (e[2] >= 0) & (w > nearest)
         ids[nearer], nearest[nearer] = t, w[nearer]
     return ids

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def linear_to_srgb(linear: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The sRGB transfer curve (IEC 61966-2-1), continued by its linear piece below 0 and by its slope above 1."""
+    """The sRGB transfer curve (IEC 61966-2-1), continued by its linear piece below 0, its slope above 1."""
     # Beyond 1 the tangent continues the curve, so that an over-exposed prediction still has a gradient back.
     inside = linear.clamp(0.0031308, 1.0)
     curve = 1.055 * inside.pow(1 / 2.4) - 0.055
@@ -24,5 +24,5 @@ def srgb_to_linear(srgb: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def lambertian(
     albedo: Float[Tensor, "points 3"], irradiance: Float[Tensor, "points 3"]
 ) -> Float[Tensor, "points 3"]:
-    """Linear colour that leaves a diffuse surface; `irradiance` already divided by pi (`Lighting.irradiance`)."""
+    """Linear colour that leaves a matt surface; `irradiance` is over pi, as `Lighting` gives it."""
     return albedo * irradiance
