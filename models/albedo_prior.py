@@ -28,6 +28,8 @@ MELANIN_RANGE = (0.013, 0.43)
 # al. 2006).
 BLOOD_MEDIAN, BLOOD_LOG_SIGMA = 0.012, 0.4
 TONE_MODES = 3
+# The grid of the table that all models share: log multiples of melanin (to 1.6) and blood (to 4.5).
+LOG_MELANIN, LOG_BLOOD = np.linspace(0.0, 0.45, 4), np.linspace(0.0, 1.5, 7)
 
 # Linear RGB, ours: hair from black-brown to blond is a mode about this.
 HAIR = np.array([0.045, 0.032, 0.024])
@@ -174,28 +176,31 @@ def population() -> tuple[
 
 
 def _tone_at(melanin: Float[np.ndarray, "vertices"], blood: Float[np.ndarray, "vertices"]) -> Tone:
-    """Regress the colour of skin with these multiples of melanin and blood on the population's scores.
+    """Skin with these multiples of melanin and blood, from the table (bilinear in their logarithms)."""
+    fields = np.moveaxis(
+        _bilinear(_tone_table(), np.log(melanin) / LOG_MELANIN[1], np.log(blood) / LOG_BLOOD[1]), 0, 1
+    )
+    return Tone(fields[0], fields[1 : TONE_MODES + 1], fields[-2], fields[-1])
 
-    The regression is done on a small grid of multiples and interpolated (bilinear in their logarithms).
-    """
+
+@cache
+def _tone_table() -> Float[np.ndarray, "4 7 6 3"]:
+    """For a grid of multiples of melanin and blood: mean colour, regression on the scores, two slopes."""
     people_melanin, people_blood, scores = population()
-    melanin_grid, blood_grid = np.linspace(0.0, 0.45, 4), np.linspace(0.0, 1.5, 7)
     step = 0.1
 
     def colour(log_melanin: float, log_blood: float) -> Float[np.ndarray, "people 3"]:
         return skin_albedo(people_melanin * np.exp(log_melanin), people_blood * np.exp(log_blood))
 
-    table = np.empty((len(melanin_grid), len(blood_grid), TONE_MODES + 3, 3))
-    for i, m in enumerate(melanin_grid):
-        for j, b in enumerate(blood_grid):
+    table = np.empty((len(LOG_MELANIN), len(LOG_BLOOD), TONE_MODES + 3, 3))
+    for i, m in enumerate(LOG_MELANIN):
+        for j, b in enumerate(LOG_BLOOD):
             here = colour(m, b)
             table[i, j, 0] = here.mean(axis=0)
             table[i, j, 1 : TONE_MODES + 1] = scores.T @ (here - here.mean(axis=0)) / len(scores)
             table[i, j, -2] = (colour(m + step, b) - colour(m - step, b)).mean(axis=0) / (2 * step)
             table[i, j, -1] = (colour(m, b + step) - colour(m, b - step)).mean(axis=0) / (2 * step)
-    fields = _bilinear(table, np.log(melanin) / melanin_grid[1], np.log(blood) / blood_grid[1])
-    fields = np.moveaxis(fields, 0, 1)
-    return Tone(fields[0], fields[1 : TONE_MODES + 1], fields[-2], fields[-1])
+    return table
 
 
 def _bilinear(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from facefit.errors import ModelFileError
 from facefit.models import albedo_mm, bfm09, bfm17, deep3d, flame, hdf5, ict, lyhm, mat5, pack, surrey
 from facefit.models.face_model import LinearFaceModel
@@ -13,6 +15,15 @@ HEAD_BYTES = 512
 
 
 def load(name_or_path: str | Path) -> LinearFaceModel:
+    # A damaged file may hold any number; the arithmetic on it is let through and `assemble` refuses the result.
+    with np.errstate(all="ignore"):
+        try:
+            return _load(name_or_path)
+        except MemoryError as error:
+            raise ModelFileError(f"{name_or_path}: needs more memory than this machine has") from error
+
+
+def _load(name_or_path: str | Path) -> LinearFaceModel:
     path = Path(name_or_path)
     if isinstance(name_or_path, str) and name_or_path in NAMES:
         return _by_name(name_or_path)

@@ -25,7 +25,7 @@ STORAGES = {
 
 
 def array(value: Any, depth: int = 0) -> np.ndarray:
-    """The numeric array a value stands for: of numpy, chumpy (its current value), scipy (made dense) or torch."""
+    """The numeric array a value stands for: of numpy, chumpy (its value now), scipy (made dense) or torch."""
     if depth > MAX_DEPTH or not isinstance(value, Record):
         raise UnsafePickle(f"expected an array, found {type(value).__name__}")
     kind = value.name.rsplit(".", 1)[-1]
@@ -75,7 +75,7 @@ def _selection(state: dict[Any, Any], depth: int) -> np.ndarray:
 
 
 def _torch_tensor(arguments: tuple[Any, ...]) -> np.ndarray:
-    """A contiguous tensor whose storage is a nested torch file of the old format: five pickles, then numbers."""
+    """A contiguous tensor whose storage is a nested torch file of the old format: five pickles, then data."""
     storage, offset, raw_shape, raw_stride = arguments[:4] if len(arguments) >= 4 else (None,) * 4
     nested = isinstance(storage, Record) and storage.name.endswith("_load_from_bytes") and storage.arguments
     inner = _bytes(storage.arguments[0]) if nested else None
@@ -84,8 +84,8 @@ def _torch_tensor(arguments: tuple[Any, ...]) -> np.ndarray:
     stream = io.BytesIO(inner)
     content = [parse_next(stream) for _ in range(5)][3]
     identity = content.arguments[0] if isinstance(content, Record) and content.arguments else None
-    named = isinstance(identity, tuple) and len(identity) > 4 and isinstance(identity[1], Name)
-    code = STORAGES.get(identity[1].text) if named else None
+    kind = identity[1] if isinstance(identity, tuple) and len(identity) > 4 else None
+    code = STORAGES.get(kind.text) if isinstance(kind, Name) else None
     count = int.from_bytes(stream.read(8), "little")
     data = stream.read()
     shape = _shape(raw_shape)
