@@ -109,7 +109,7 @@ def fit_photos(photos: tuple[Path, ...], threads: int | None, **options: Any) ->
     """Fit a 3D face to each PHOTO: meshes, textures, parameters, and a report to look at."""
     request = Request(several=len(photos) > 1, **options)
     request.check(photos)
-    # Threads that wait by spinning double the CPU time of a fit (11 to 15 s, with this 6 s, on two busy cores).
+    # Threads that wait by spinning double the CPU time of a run (11 to 15 s against 6 s, on two busy cores).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads is not None:
         _limit_threads(threads)
@@ -232,6 +232,8 @@ def _report(
             *(f"  {name:<{width}}  {what}" for name, what in files),
             result.summary(),
         ]
+        if any(name == "report.html" for name, _ in files):
+            lines.append(f"Look at {folder / 'report.html'}")
         click.echo(_printable("\n".join(lines)))
 
 
