@@ -17,6 +17,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 METHODS = click.Choice(["mean", "landmarks", "standard", "detailed"])
 UNIT = click.Choice(["mm", "cm", "m"])
 SET = click.Choice(["validation", "test"])
+LANDMARKS = click.Choice(["detected", "truth"])
 OUTPUT = click.Path(file_okay=False, path_type=Path)
 
 
@@ -56,7 +57,7 @@ def finish(report: Report, out: Path) -> None:
 @click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
 @click.option(
     "--landmarks",
-    type=click.Choice(["detected", "truth"]),
+    type=LANDMARKS,
     default="detected",
     show_default=True,
     help="`truth` gives the fit the manifest's landmarks: what a perfect detector would buy.",
@@ -236,3 +237,24 @@ def realy(data: Path, predictions: Path, out: Path, limit: int | None, jobs: int
     from facefit.benchmarks.realy import evaluate_realy
 
     finish(evaluate_realy(data, predictions, out, limit=limit, jobs=jobs), out)
+
+
+@bench.command()
+@click.option("--model", default="builtin", show_default=True, help="The model that fits.")
+@click.option("--draw", help="The model that draws the pictures; default: the one that fits.")
+@click.option("--out", type=OUTPUT, required=True)
+@click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
+@click.option("--landmarks", type=LANDMARKS, default="detected", show_default=True)
+@click.option("--limit", "count", type=int, default=50, show_default=True, help="How many pictures.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
+@fails_with_a_sentence
+def synthetic(
+    model: str, draw: str | None, out: Path, method: str, landmarks: str, count: int, jobs: int
+) -> None:
+    """Rendered pictures with known truth: true error, parameters, calibration; by yaw, tone, occlusion."""
+    from facefit.benchmarks.synthetic import evaluate_synthetic
+
+    report = evaluate_synthetic(
+        out, model=model, draw=draw, method=method, landmarks=landmarks, count=count, jobs=jobs
+    )
+    finish(report, out)
