@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.sparse import coo_array, csr_array
 from torch import Tensor
 
 
@@ -46,6 +47,15 @@ def split_seams(
     uvs = int(uv_triangles.max()) + 1
     pairs, corner = np.unique(triangles.astype(np.int64) * uvs + uv_triangles, return_inverse=True)
     return SeamSplit(pairs // uvs, pairs % uvs, corner.reshape(triangles.shape))
+
+
+def adjacency(triangles: Int[np.ndarray, "triangles 3"], vertices: int) -> csr_array:
+    """The symmetric sparse matrix that holds 1 where an edge joins two vertices."""
+    edges = unique_edges(triangles)
+    one = np.ones(len(edges))
+    both: csr_array = coo_array((one, (edges[:, 0], edges[:, 1])), shape=(vertices, vertices)).tocsr()
+    both = both + both.T
+    return both
 
 
 def unique_edges(triangles: Int[np.ndarray, "triangles 3"]) -> Int[np.ndarray, "edges 2"]:

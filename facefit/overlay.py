@@ -120,12 +120,12 @@ def face_box(result: FitResult, margin: float) -> Box:
 
 
 def face_vertices(model: LinearFaceModel) -> Bool[Tensor, "vertices"]:
-    """True on the face and its eyeballs; everywhere for a model that names no region "face"."""
+    """True on the face, its eyeballs and mouth; everywhere for a model that names no region "face"."""
     regions = model.topology.regions
     if "face" not in regions:
         return torch.ones(model.n_vertices, dtype=torch.bool)
     shown = torch.zeros(model.n_vertices, dtype=torch.bool)
-    for name in ("face", "eyeballs"):
+    for name in ("face", "eyeballs", "teeth", "mouth_inside"):
         if name in regions:
             shown[torch.from_numpy(regions[name].astype(np.int64))] = True
     return shown

@@ -27,12 +27,12 @@ void main() {
   if (line > 0.5) { gl_FragColor = vec4(0.08, 0.08, 0.08, 0.55); return; }
   vec3 m = normalize(n), toEye = normalize(eye - p);
   // The inside of the head, seen through the mouth, is dark red and darker further in.
-  if (!gl_FrontFacing) { gl_FragColor = vec4(vec3(0.30, 0.13, 0.12) * (0.55 + 0.45 * abs(dot(m, toEye))), 1.0); return; }
+  if (!gl_FrontFacing) { gl_FragColor = vec4(vec3(0.24, 0.09, 0.085) * (0.5 + 0.5 * abs(dot(m, toEye))), 1.0); return; }
   vec3 photo = sh[0] + sh[1] * m.y + sh[2] * m.z + sh[3] * m.x + sh[4] * m.x * m.y + sh[5] * m.y * m.z
     + sh[6] * (3.0 * m.z * m.z - 1.0) + sh[7] * m.x * m.z + sh[8] * (m.x * m.x - m.y * m.y);
   // Nothing in the photograph tells how bright its light would be on shoulders: not brighter than on the face.
   photo = min(max(photo, 0.0), ceiling);
-  vec3 studio = vec3(0.36 + 0.10 * m.y) + vec3(1.06, 1.03, 0.98) * max(dot(m, lamp), 0.0);
+  vec3 studio = vec3((look < 1.5 ? 0.36 : 0.20) + 0.10 * m.y) + vec3(1.06, 1.03, 0.98) * max(dot(m, lamp), 0.0);
   vec3 albedo = look < 0.5 ? linear(texture2D(skin, t).rgb) : look < 1.5 ? linear(c) : vec3(0.46, 0.44, 0.42);
   // Only the product of albedo and light is certain: the lamp is as bright as the photograph's own light, and
   // clay, whose albedo is known, is lit as by a light of level one.

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from scipy.sparse import coo_array, diags_array
+from scipy.sparse import diags_array
 from scipy.sparse.linalg import splu
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from facefit.fitting.result import FitResult
-from facefit.mesh import unique_edges, vertex_normals
+from facefit.mesh import adjacency, unique_edges, vertex_normals
 from facefit.models.face_model import LinearFaceModel
 from facefit.overlay import face_vertices
 from facefit.photo_view import PhotoView, smoothstep
@@ -39,6 +39,10 @@ DARKEST = 0.25
 
 # Over this length along the surface the model's albedo is brought to the colour that the photograph shows.
 COLOUR_SMOOTHING_MM = 10.0
+
+
+# Towards the border of the face the photograph fades out over this length.
+BORDER_MM = 20.0
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def _bake(result: FitResult, size: int) -> Texture:
 
     view = PhotoView.of(result, camera_points, size)
     surface = torch.cat([camera_points, trust, irradiance], 1)
-    tint = _tint(model, vertices, albedo, *_look(view, surface, coarse=True))
+    tint = _tint(model, albedo, *_look(view, surface, coarse=True))
     fill = albedo * tint
 
     surface = torch.cat([surface, fill], 1)
@@ -141,7 +145,6 @@ def _look(
 
 def _tint(
     model: LinearFaceModel,
-    vertices: Float[Tensor, "vertices 3"],
     albedo: Float[Tensor, "vertices 3"],
     skin: Float[Tensor, "vertices 3"],
     seen: Float[Tensor, "vertices 1"],
@@ -157,15 +160,9 @@ def _tint(
     w = seen[:, 0].double().numpy()
     ratio = ((skin.clamp(min=0) + 0.02).log() - (albedo + 0.02).log()).clamp(-1.5, 1.5).double().numpy()
     mean = (w[:, None] * ratio).sum(0) / w.sum()
-    edges = unique_edges(model.topology.triangles)
-    length = float((vertices[edges[:, 0]] - vertices[edges[:, 1]]).norm(dim=1).median())
-    stiffness = (COLOUR_SMOOTHING_MM / length) ** 2
-    count = len(w)
-    one = np.full(len(edges), stiffness)
-    adjacency = coo_array((one, (edges[:, 0], edges[:, 1])), shape=(count, count)).tocsr()
-    adjacency = adjacency + adjacency.T
-    diagonal = adjacency.sum(1) + w + 1e-3
-    system = (diags_array(diagonal) - adjacency).tocsc()
+    joined = adjacency(model.topology.triangles, len(w)) * (COLOUR_SMOOTHING_MM / _edge_mm(model)) ** 2
+    diagonal = joined.sum(1) + w + 1e-3
+    system = (diags_array(diagonal) - joined).tocsc()
     factor = splu(system, diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     solved = factor.solve(w[:, None] * (ratio - mean)) + mean
     return torch.from_numpy(np.exp(solved)).float()
@@ -201,8 +198,24 @@ def _padded(
 
 
 def _face_weight(model: LinearFaceModel) -> Float[Tensor, "vertices 1"]:
-    """1 on the face and its eyes, which the photograph shows; 0 on scalp and neck, under hair and cloth."""
-    return face_vertices(model)[:, None].float()
+    """1 on the face and its eyes, which the photograph shows; 0 on scalp and neck, under hair and cloth.
+
+    It rises from the border inwards over about `BORDER_MM`, by diffusion along the surface: n steps that mix
+    a vertex half and half with its neighbours spread by sqrt(n / 2) edges.
+    """
+    weight = face_vertices(model).double().numpy()
+    if not weight.all():
+        joined = adjacency(model.topology.triangles, len(weight))
+        count = np.maximum(joined.sum(1), 1)
+        for _ in range(min(100, round(2 * (BORDER_MM / 2 / _edge_mm(model)) ** 2))):
+            weight = np.where(joined.sum(1) > 0, 0.5 * weight + 0.5 * (joined @ weight) / count, weight)
+    return smoothstep(torch.from_numpy(weight).float()[:, None], 0.5, 0.9)
+
+
+def _edge_mm(model: LinearFaceModel) -> float:
+    """The typical length of an edge of the mean face."""
+    edges = unique_edges(model.topology.triangles)
+    return float((model.mean[edges[:, 0]] - model.mean[edges[:, 1]]).norm(dim=1).median())
 
 
 def _without_darkness(irradiance: Float[Tensor, "vertices 3"]) -> Float[Tensor, "vertices 3"]:
