@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import chain, combinations
 
@@ -12,6 +13,11 @@ from torch import Tensor
 
 from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations, to_double
 from facefit.models.scene import Scene
+
+with warnings.catch_warnings():
+    # The first derivative in forward mode makes torch compile a table of its own by a way it deprecates.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    torch.func.jacfwd(torch.sin)(torch.zeros(1))
 
 SMOOTH_BLOCKS = ("rotation", "translation", "focal", "identity", "expression", "albedo", "lighting")
 

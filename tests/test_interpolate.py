@@ -75,7 +75,7 @@ def test_interpolation_is_linear_in_the_attributes() -> None:
 
 @pytest.mark.parametrize("of", ["attributes", "depth"])
 def test_gradients_by_the_vertices_are_central_differences(of: str) -> None:
-    """With visibility held fixed the picture is a smooth function of the projected vertices and their depths."""
+    """With visibility held fixed the picture is smooth in the projected vertices and their depths."""
     seen, values = fragments(), attributes()
     weights = torch.randn(HEIGHT, WIDTH, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
