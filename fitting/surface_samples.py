@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from facefit.models.face_model import LinearFaceModel, Topology
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SurfaceSamples:
     """Samples of one model. Rows of `geometry` are position, first and second tangent, three coordinates each.
 

@@ -86,7 +86,7 @@ def closure_residual(
     """The term for those pairs that the photograph and the model both know; None where there are none.
 
     Where two points share the part `shared` of their variance, their difference has the covariance
-    (1 - shared) (C_upper + C_lower). The landmark term, which takes points for independent, has already counted
+    (1 - shared) (C_upper + C_lower). The landmark term takes points for independent and has counted
     1 / (C_upper + C_lower) of that precision; what it missed, shared / (1 - shared) times as much, is this
     term's. Together the two weigh a difference as it deserves.
     """

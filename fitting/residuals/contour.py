@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from facefit.fitting.projection import SurfacePoints
+from facefit.fitting.projection import SurfacePoints, camera_rotation, model_points
 from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations
-from facefit.fitting.residuals.landmarks import LandmarkResidual, landmark_covariance
-from facefit.mesh import vertex_normals
+from facefit.fitting.residuals.landmarks import LandmarkResidual, face_scale_px, landmark_covariance
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
 from facefit.observation import Observation
@@ -20,73 +20,36 @@ from facefit.observation import Observation
 JAW = np.arange(17)
 
 
-@dataclass(frozen=True)
-class ContourResidual(AbstractResidual):
-    """Jaw landmarks against the present silhouette of the face.
+# The silhouette moves slowly over the surface: it is looked for again every so many linearisations.
+SILHOUETTE_STEPS = 3
 
-    `freeze` finds, for each jaw landmark, the nearest point where the surface turns away from the camera, and
-    keeps the component of the distance along the image of that point's normal. Where the silhouette is further
-    away than `reach` outer eye distances (the near side of a turned head, where the jaw is no silhouette), the
-    model's own jaw landmark stands in, likewise across the line only.
+
+@dataclass(frozen=True)
+class Silhouette:
+    """Where a face can turn away from the camera: the triangles of the model's "jaw_contour" region.
+
+    `corner` indexes `points`, the region's vertices with their rows of the shape basis.
     """
 
-    model: LinearFaceModel
-    observed: Float[np.ndarray, "17 2"]
-    covariance: Float[np.ndarray, "17 2 2"]
-    reach_px: float
-    frozen: LandmarkResidual | None = None
-    name: str = "contour"
+    triangle: Int[np.ndarray, "candidates"]
+    corner: Int[np.ndarray, "candidates 3"]
+    points: SurfacePoints
 
-    def __call__(self, scene: Scene) -> Float[Tensor, "rows"]:
-        frozen = self.freeze(scene).frozen if self.frozen is None else self.frozen
-        return torch.zeros(0) if frozen is None else frozen(scene)
-
-    def freeze(self, scene: Scene) -> ContourResidual:
-        with torch.no_grad():
-            vertices = scene.shape(self.model)
-            triangle, barycentric, pixels, normal = self._candidates(scene, vertices)
-        if not len(triangle):
-            return replace(self, frozen=None)
-        known = np.flatnonzero(np.isfinite(self.observed).all(1))
-        chosen, rows, seen = [], [], []
-        for n in known:
-            distance = np.linalg.norm(pixels - self.observed[n], axis=1)
-            best = int(distance.argmin())
-            if distance[best] > self.reach_px:
-                continue
-            across = normal[best]
-            sigma = float(np.sqrt(across @ self.covariance[n] @ across))
-            chosen.append(best)
-            rows.append(across / sigma)
-            seen.append(n)
-        if not chosen:
-            return replace(self, frozen=None)
-        points = SurfacePoints(self.model, triangle[chosen], barycentric[chosen])
-        term = LandmarkResidual(points, self.observed[seen], np.array(rows)[:, None, :], name=self.name)
-        return replace(self, frozen=term.freeze(scene))
-
-    def _candidates(
-        self, scene: Scene, vertices: Float[Tensor, "vertices 3"]
-    ) -> tuple[
-        Float[np.ndarray, "n"], Float[np.ndarray, "n 3"], Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]
-    ]:
-        """Silhouette points inside triangles whose corners face both ways: triangle, weights, pixel, image normal."""
-        allowed = np.zeros(self.model.n_vertices, dtype=bool)
-        allowed[self.model.topology.region("jaw_contour")] = True
-        triangles = self.model.topology.triangles
-        candidates = np.flatnonzero(allowed[triangles].all(1))
-        rotation = scene.pose.camera_from_model.double().numpy()
-        normals = vertex_normals(vertices, self.model.triangles).double().numpy() @ rotation.T
-        points = scene.pose.apply(vertices).double().numpy()
-        facing = -(normals * points).sum(1) / np.linalg.norm(points, axis=1)
-        corner = triangles[candidates]
-        sign = facing[corner] > 0
-        crossing = sign.any(1) & ~sign.all(1)
-        candidates, corner, sign = candidates[crossing], corner[crossing], sign[crossing]
-        if not len(candidates):
-            empty = np.zeros(0)
-            return empty, np.zeros((0, 3)), np.zeros((0, 2)), np.zeros((0, 2))
-        # The zero crossing on the two edges that change sign; their midpoint is the candidate.
+    def at(self, scene: Scene) -> OnSilhouette:
+        """The candidates that face both ways at this scene, cut where the surface is seen edge-on."""
+        rotation = camera_rotation(scene.pose.rotation.numpy())
+        points = model_points(scene, self.points) @ rotation.T + scene.pose.translation_mm.numpy()
+        a, b, c = points[self.corner].transpose(1, 0, 2)
+        doubled_area = np.cross(b - a, c - a)
+        normals = np.zeros_like(points)
+        for axis in range(3):
+            flat = np.bincount(self.corner.ravel(), np.repeat(doubled_area[:, axis], 3), len(points))
+            normals[:, axis] = flat
+        facing = -(normals * points).sum(1)
+        sign = facing[self.corner] > 0
+        crossing = np.flatnonzero(sign.any(1) & ~sign.all(1))
+        corner, sign = self.corner[crossing], sign[crossing]
+        # Two edges of such a triangle change sign; the candidate is midway between their zero crossings.
         f = facing[corner]
         odd = np.where(sign.sum(1) == 1, sign.argmax(1), (~sign).argmax(1))
         rows = np.arange(len(corner))
@@ -98,10 +61,85 @@ class ContourResidual(AbstractResidual):
         where = (points[corner] * barycentric[..., None]).sum(1)
         across = (normals[corner] * barycentric[..., None]).sum(1)[:, :2]
         length = np.linalg.norm(across, axis=1)
-        centre = scene.camera.principal_point.double().numpy()
-        pixels = float(scene.camera.focal_px) * where[:, :2] / where[:, 2:] + centre
-        good = length > 1e-6
-        return candidates[good], barycentric[good], pixels[good], across[good] / length[good, None]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            pixels = float(scene.camera.focal_px) * where[:, :2] / where[:, 2:]
+            across = across / length[:, None]
+        good = np.isfinite(pixels).all(1) & np.isfinite(across).all(1) & (where[:, 2] > 0)
+        return OnSilhouette(
+            self.triangle[crossing][good],
+            barycentric[good],
+            pixels[good] + scene.camera.principal_point.numpy(),
+            across[good],
+        )
+
+
+@dataclass(frozen=True)
+class OnSilhouette:
+    """Surface points seen edge-on: their triangle and weights, their pixel, the image direction across the contour."""
+
+    triangle: Int[np.ndarray, "n"]
+    barycentric: Float[np.ndarray, "n 3"]
+    pixels: Float[np.ndarray, "n 2"]
+    across: Float[np.ndarray, "n 2"]
+
+
+@lru_cache(maxsize=4)
+def silhouette(model: LinearFaceModel) -> Silhouette:
+    """The candidates of a model; kept for its next fits."""
+    allowed = np.zeros(model.n_vertices, dtype=bool)
+    allowed[model.topology.region("jaw_contour")] = True
+    triangles = model.topology.triangles
+    candidates = np.flatnonzero(allowed[triangles].all(1))
+    used, corner = np.unique(triangles[candidates], return_inverse=True)
+    # A vertex as a surface point: any triangle that has it, with all the weight on it.
+    owner = np.zeros(model.n_vertices, dtype=np.int64)
+    place = np.zeros(model.n_vertices, dtype=np.int64)
+    for k in range(3):
+        owner[triangles[:, k]], place[triangles[:, k]] = np.arange(len(triangles)), k
+    points = SurfacePoints(model, owner[used], np.eye(3)[place[used]])
+    return Silhouette(candidates, corner.reshape(-1, 3), points)
+
+
+@dataclass(frozen=True)
+class ContourResidual(AbstractResidual):
+    """Jaw landmarks against the present silhouette of the face.
+
+    `freeze` finds, for each jaw landmark, the nearest point where the surface turns away from the camera, and
+    keeps the component of the distance along the image of that point's normal. A landmark further than `reach_px`
+    from the silhouette (the near side of a turned head, where the jaw is no silhouette) is left out.
+    """
+
+    model: LinearFaceModel
+    observed: Float[np.ndarray, "17 2"]
+    covariance: Float[np.ndarray, "17 2 2"]
+    reach_px: float
+    frozen: LandmarkResidual | None = None
+    age: int = 0
+    name: str = "contour"
+
+    def __call__(self, scene: Scene) -> Float[Tensor, "rows"]:
+        frozen = self.freeze(scene).frozen if self.frozen is None else self.frozen
+        return torch.zeros(0) if frozen is None else frozen(scene)
+
+    def freeze(self, scene: Scene) -> ContourResidual:
+        if self.frozen is not None and self.age + 1 < SILHOUETTE_STEPS:
+            return replace(self, frozen=self.frozen.freeze(scene), age=self.age + 1)
+        rim = silhouette(self.model).at(scene)
+        known = np.flatnonzero(np.isfinite(self.observed).all(1))
+        if not len(rim.triangle) or not len(known):
+            return replace(self, frozen=None, age=0)
+        distance = np.linalg.norm(rim.pixels[None] - self.observed[known, None], axis=2)
+        best = distance.argmin(1)
+        near = distance[np.arange(len(known)), best] <= self.reach_px
+        best, seen = best[near], known[near]
+        if not len(seen):
+            return replace(self, frozen=None, age=0)
+        across = rim.across[best]
+        sigma = np.sqrt(np.einsum("ni,nij,nj->n", across, self.covariance[seen], across))
+        points = SurfacePoints(self.model, rim.triangle[best], rim.barycentric[best])
+        rows = (across / sigma[:, None])[:, None, :]
+        term = LandmarkResidual(points, self.observed[seen], rows, name=self.name)
+        return replace(self, frozen=term.freeze(scene), age=0)
 
 
 @normal_equations.register
@@ -125,8 +163,6 @@ def contour_residual(observation: Observation, model: LinearFaceModel) -> Contou
     jaw = observation.landmarks[JAW]
     if not np.isfinite(jaw).all(1).any():
         return None
-    from facefit.fitting.residuals.landmarks import face_scale_px
-
     covariance = landmark_covariance(observation)[JAW]
     return ContourResidual(
         model, jaw.astype(np.float64), covariance, reach_px=0.35 * face_scale_px(observation)

@@ -8,6 +8,7 @@ nine spherical harmonics. The derivative goes through the image gradient and thr
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ BLOCKS = ("rotation", "translation", "focal", "identity", "expression", "albedo"
 # What the model cannot say is shared by neighbouring samples: all samples together are worth about this many
 # independent observations. Too few and every face stays near the mean; too many and the face bends to explain
 # shadows and blemishes (on path-traced heads shape is best at 20 to 80, and worse than landmarks alone at 300).
-INDEPENDENT = 60.0
+INDEPENDENT = 40.0
 # Beyond this angle between surface and line of sight (cosine) a sample is a sliver of pixels that a millimetre of
 # wrong shape moves onto the background.
 GRAZING_COSINE = 0.25
@@ -126,13 +127,7 @@ class PhotometricResidual(AbstractResidual):
         self, scene: Scene, frozen: Frozen, jacobian: Float[np.ndarray, "rows unknowns"] | None
     ) -> tuple[Float[np.ndarray, "rows"], Float[np.ndarray, "rows unknowns"] | None]:
         samples, chosen = self.samples, frozen.chosen
-        coefficients = torch.cat([scene.identity, scene.expression]).numpy().astype(np.float32)
-        geometry = np.empty((len(chosen), 9), dtype=np.float32)
-        albedo = np.empty((len(chosen), 3), dtype=np.float32)
-        sample_geometry(chosen, samples.geometry_mean, samples.geometry_basis, coefficients, geometry)
-        sample_geometry(
-            chosen, samples.albedo_mean, samples.albedo_basis, scene.albedo.numpy().astype(np.float32), albedo
-        )
+        geometry, albedo = _at_samples(samples, scene, _Same(chosen))
         values = np.empty(3 * len(chosen), dtype=np.float32)
         photometric_kernel(
             chosen,
@@ -155,6 +150,34 @@ class PhotometricResidual(AbstractResidual):
             np.empty((0, 0), dtype=np.float32) if jacobian is None else jacobian,
         )
         return values, jacobian
+
+
+class _Same:
+    """An array as a key of a cache: equal to itself only."""
+
+    def __init__(self, array: Int[np.ndarray, "n"]) -> None:
+        self.array = array
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.array is self.array
+
+    def __hash__(self) -> int:
+        return id(self.array)
+
+
+# A scene is evaluated up to three times in a row: as a candidate, to be frozen at, to be linearised at.
+@lru_cache(maxsize=2)
+def _at_samples(
+    samples: SurfaceSamples, scene: Scene, chosen: _Same
+) -> tuple[Float[np.ndarray, "n 9"], Float[np.ndarray, "n 3"]]:
+    """Position, tangents and albedo of the chosen samples at a scene."""
+    coefficients = np.concatenate([scene.identity.numpy(), scene.expression.numpy()]).astype(np.float32)
+    geometry = np.empty((len(chosen.array), 9), dtype=np.float32)
+    albedo = np.empty((len(chosen.array), 3), dtype=np.float32)
+    sample_geometry(chosen.array, samples.geometry_mean, samples.geometry_basis, coefficients, geometry)
+    weights = scene.albedo.numpy().astype(np.float32)
+    sample_geometry(chosen.array, samples.albedo_mean, samples.albedo_basis, weights, albedo)
+    return geometry, albedo
 
 
 @normal_equations.register

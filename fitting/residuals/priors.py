@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -88,7 +89,10 @@ class LightPrior(AbstractResidual):
         return LightPrior(level, self.chroma, self.contrast, self.name)
 
     def __call__(self, scene: Scene) -> Float[Tensor, "rows"]:
-        coefficients = scene.lighting.coefficients
+        return self.of_light(scene.lighting)
+
+    def of_light(self, lighting: Lighting) -> Float[Tensor, "rows"]:
+        coefficients = lighting.coefficients
         level = self.level or float(coefficients[0].detach().mean().clamp(min=0.1))
         grey = coefficients.mean(1)
         colour = (coefficients - grey[:, None]) / (self.chroma * level)
@@ -97,8 +101,14 @@ class LightPrior(AbstractResidual):
 
 @normal_equations.register
 def _(residual: LightPrior, scene: Scene, free: tuple[str, ...]) -> NormalEquations:
-    # Linear in the light while the level is frozen: the rows are the values at the 27 unit lights.
     frozen = residual if residual.level else residual.freeze(scene)
-    units = torch.eye(27, dtype=torch.float64).reshape(27, 9, 3)
-    rows = torch.stack([frozen(scene.with_lighting(Lighting(unit))) for unit in units], 1)
+    rows = _light_rows(frozen.chroma, frozen.contrast) / frozen.level
     return linear_in_block("lighting", rows, frozen(scene), scene, free)
+
+
+@lru_cache(maxsize=4)
+def _light_rows(chroma: float, contrast: float) -> Float[Tensor, "rows 27"]:
+    """The light prior at level 1 is linear in the light: its rows are its values at the 27 unit lights."""
+    prior = LightPrior(1.0, chroma, contrast)
+    units = torch.eye(27, dtype=torch.float64).reshape(27, 9, 3)
+    return torch.stack([prior.of_light(Lighting(unit)) for unit in units], 1)
