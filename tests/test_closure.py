@@ -36,7 +36,7 @@ def test_normal_equations_are_the_derivative(yaw: float, free: tuple[str, ...]) 
     term = closure(observe(toy_scene(5, yaw)))
     scene = toy_scene(9, yaw + 4)
     for frozen in (term, term.freeze(scene)):
-        # The oracle's focal length passes through a float32 logarithm: 1e-6 of pixels of which little is left.
+        # The oracle's focal length passes through a float32 logarithm: 1e-7 of pixels that cancel.
         assert_equations_are_the_derivative(frozen, scene, free, 1e-5)
         assert_cost_is_half_the_squares(frozen, scene, 1e-5)
 

@@ -59,7 +59,8 @@ class ClosureResidual(AbstractResidual):
     def difference(self, scene: Scene) -> Float[np.ndarray, "pairs 2"]:
         """Model minus photograph in pixels, not whitened, in float64."""
         upper, lower = np.split(project_points(scene, self.points), 2)
-        return upper - lower - self.offset
+        difference: Float[np.ndarray, "pairs 2"] = upper - lower - self.offset
+        return difference
 
 
 @normal_equations.register
