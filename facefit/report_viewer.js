@@ -192,8 +192,9 @@ class Head {
     gl.uniform1f(this.place.lit, this.lit);
     gl.uniform1f(this.place.line, 0);
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.triangleBuffer);
-    gl.enable(gl.POLYGON_OFFSET_FILL);
-    gl.polygonOffset(1, 1);
+    // Only under lines: pushed back by its slope, a surface near its outline would fall behind its own far side.
+    if (this.wire) gl.enable(gl.POLYGON_OFFSET_FILL);
+    gl.polygonOffset(0.5, 2);
     gl.drawElements(gl.TRIANGLES, this.triangles.length, index, 0);
     gl.disable(gl.POLYGON_OFFSET_FILL);
     if (!this.wire) return;
