@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -160,31 +160,45 @@ class Request:
 
 def _run(photos: tuple[Path, ...], request: Request) -> int:
     """Fit photograph after photograph; one that fails does not stop the others."""
-    codes = []
-    with _progress(not (request.quiet or request.as_json)) as progress:
-        try:
+    wanted = not (request.quiet or request.as_json)
+    try:
+        with _progress(wanted) as progress:
             progress("loading the face model", 0.0)
             from facefit.models import load_model
 
             model = load_model(request.model)
+    except FacefitError as error:
+        return _report_error(None, error, request)
+    codes = []
+    for photo in photos:
+        try:
+            with _progress(wanted) as progress:
+                written = _fit_photo(photo, model, request, progress)
         except FacefitError as error:
-            return _report_error(None, error, request)
-        for photo in photos:
-            try:
-                codes.append(_fit_photo(photo, model, request, progress))
-            except FacefitError as error:
-                codes.append(_report_error(photo, error, request))
-            except Exception as error:
-                if not request.several:
-                    raise
-                traceback.print_exc()
-                codes.append(_report_error(photo, error, request))
-    if request.several and not (request.quiet or request.as_json):
+            codes.append(_report_error(photo, error, request))
+        except Exception as error:
+            if not request.several:
+                raise
+            traceback.print_exc()
+            codes.append(_report_error(photo, error, request))
+        else:
+            for one in written:
+                _report(photo, one, request)
+            codes.append(0 if all(one.result.status.ok for one in written) else FacefitError.exit_code)
+    if request.several and wanted:
         click.echo(f"{codes.count(0)} of {len(photos)} photographs fitted")
     return max(codes, key=SEVERITY.index)
 
 
-def _fit_photo(photo: Path, model: LinearFaceModel, request: Request, progress: Progress) -> int:
+class Written(NamedTuple):
+    """One face's folder, its files with what each is, and the fit in them."""
+
+    folder: Path
+    files: list[tuple[str, str]]
+    result: FitResult
+
+
+def _fit_photo(photo: Path, model: LinearFaceModel, request: Request, progress: Progress) -> list[Written]:
     from facefit.export import write_results
     from facefit.fitting.stages import FAST, STANDARD
     from facefit.reconstruct import reconstruct, reconstruct_all
@@ -202,22 +216,22 @@ def _fit_photo(photo: Path, model: LinearFaceModel, request: Request, progress: 
         results = [
             reconstruct(photo, model, face=face, landmarks=request.landmarks, progress=named, **options)
         ]
+    written = []
     for number, result in enumerate(results, start=1):
         named("writing", 1.0)
         folder = request.folder(photo, number)
         with whole_folder(folder) as partial:
             files = write_results(result, partial)
-        _report(photo, folder, files, result, request)
-    return 0 if all(result.status.ok for result in results) else 1
+        written.append(Written(folder, files, result))
+    return written
 
 
-def _report(
-    photo: Path, folder: Path, files: list[tuple[str, str]], result: FitResult, request: Request
-) -> None:
+def _report(photo: Path, written: Written, request: Request) -> None:
+    folder, files, result = written
     if request.as_json:
         line = {
             "photo": str(photo),
-            "exit_code": 0 if result.status.ok else 1,
+            "exit_code": 0 if result.status.ok else FacefitError.exit_code,
             "folder": str(folder),
             "files": dict(files),
             "status": result.status.value,
@@ -227,11 +241,8 @@ def _report(
         click.echo(json.dumps(line))
     elif not request.quiet:
         width = max((len(name) for name, _ in files), default=0)
-        lines = [
-            f"{folder}{os.sep}",
-            *(f"  {name:<{width}}  {what}" for name, what in files),
-            result.summary(),
-        ]
+        lines = [f"{folder}{os.sep}", *(f"  {name:<{width}}  {what}" for name, what in files)]
+        lines.append(result.summary())
         if any(name == "report.html" for name, _ in files):
             lines.append(f"Look at {folder / 'report.html'}")
         click.echo(_printable("\n".join(lines)))
@@ -317,11 +328,18 @@ def _umask() -> int:
 
 @contextlib.contextmanager
 def _progress(wanted: bool) -> Iterator[Progress]:
-    """A bar on a terminal's standard error; without a terminal, a line when the photograph changes."""
+    """A bar on a terminal's standard error; without a terminal, one line when it begins."""
     if not wanted:
         yield lambda what, share: None
     elif not _is_terminal():
-        yield _Lines()
+        said: list[str] = []
+
+        def begin(what: str, share: float) -> None:
+            if not said:
+                said.append(what)
+                click.echo(_printable(f"{what} ..."), err=True)
+
+        yield begin
     else:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -332,23 +350,15 @@ def _progress(wanted: bool) -> Iterator[Progress]:
             BarColumn(30),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        # Standard output stays what it is: a result may be piped on while the bar is shown.
+        console = Console(stderr=True)
+        with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
             task = bar.add_task("", total=1.0)
             yield lambda what, share: bar.update(task, description=_printable(what), completed=share)
 
 
 def _is_terminal() -> bool:
     return sys.stderr.isatty()
-
-
-class _Lines:
-    def __init__(self) -> None:
-        self.last = ""
-
-    def __call__(self, what: str, share: float) -> None:
-        if (subject := what.split(":")[0]) != self.last:
-            self.last = subject
-            click.echo(_printable(f"{what} ..."), err=True)
 
 
 def _printable(text: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -260,3 +262,31 @@ def test_a_failed_swap_puts_the_old_result_back(tmp_path: Path, monkeypatch: pyt
         (partial / "partial").write_text("")
     assert os.listdir(tmp_path) == ["photo_facefit"]
     assert os.listdir(old) == ["result.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal is imitated by a pty")
+def test_a_terminal_sees_a_bar_and_a_pipe_the_result(toy: dict[str, str], tmp_path: Path) -> None:
+    import pty
+
+    seen_by_user, terminal = pty.openpty()
+    options = ["--model", toy["model"], "--landmarks", toy["landmarks"], "--stages", "fast"]
+    command = [sys.executable, "-m", "facefit.cli", toy["photo"], *options]
+    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=terminal, text=True)
+    os.close(terminal)
+    seen = b""
+    while True:
+        try:
+            data = os.read(seen_by_user, 65536)
+        except OSError:  # Linux says so when the other end is closed
+            break
+        if not data:
+            break
+        seen += data
+    piped, _ = running.communicate(timeout=120)
+    os.close(seen_by_user)
+    assert running.returncode == 0
+    assert piped.startswith(f"toy_facefit{os.sep}")
+    assert "\x1b" not in piped
+    assert b"toy.png: writing" in seen
+    assert b"result.json" not in seen
