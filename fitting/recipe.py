@@ -95,7 +95,7 @@ def terms(
         found.append(PhotometricResidual(model, samples, level, stage.independent))
     for block in ("identity", "expression", "albedo"):
         if block in stage.free:
-            found.append(CoefficientPrior(block))
+            found.append(CoefficientPrior(block, stage.prior))
     if "focal" in stage.free and observation.focal_sigma > 0:
         found.append(FocalPrior(math.log(float(observation.camera.focal_px)), observation.focal_sigma))
     if "lighting" in stage.free:

@@ -17,7 +17,8 @@ ALL = (*SHAPE, *LIGHT)
 class Stage:
     """One solve: what is free, which terms speak, at which size the photograph is read (0: not at all).
 
-    `independent` is how many independent observations all photometric samples are worth (see the term).
+    `independent` is how many independent observations all photometric samples are worth (see the term); `prior`
+    scales the belief in the coefficients' N(0, 1).
     """
 
     name: str
@@ -27,6 +28,7 @@ class Stage:
     photometric_px: int = 0
     samples: int = 0
     independent: float = INDEPENDENT
+    prior: float = 1.0
     solver: GaussNewton = GaussNewton()
 
 

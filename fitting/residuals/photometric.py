@@ -70,7 +70,7 @@ class PhotometricResidual(AbstractResidual):
     samples: SurfaceSamples
     level: PyramidLevel
     independent: float = INDEPENDENT
-    sigma_floor: float = 0.02
+    sigma_floor: float = 0.002
     frozen: Frozen | None = None
     name: str = "photometric"
 
