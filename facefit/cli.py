@@ -60,6 +60,16 @@ class FrontDoor(click.Group):
             ) from None
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FacefitError as error:
+            click.echo(_printable(f"facefit: {error}"), err=True)
+            raise SystemExit(error.exit_code) from None
+        except KeyboardInterrupt:
+            click.echo("facefit: interrupted", err=True)
+            raise SystemExit(130) from None
+
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The page of `fit` is the page of `facefit`; its last lines name the groups, which stay unimported.
         fit_photos.format_help(click.Context(fit_photos, info_name=ctx.info_name), formatter)

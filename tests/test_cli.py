@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -221,6 +222,17 @@ def test_help_names_every_option_and_the_other_commands(run: Run) -> None:
 def test_the_groups_answer_for_help(run: Run, group: str) -> None:
     pytest.importorskip(cli.GROUPS[group][0], reason=f"facefit {group} is not there yet")
     assert run(group, "--help").exit_code == 0
+
+
+def test_an_error_in_a_group_is_a_sentence_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def group() -> None:
+        raise UnreadableInput("the scan is missing")
+
+    monkeypatch.setitem(cli.GROUPS, "bench", (__name__, "group"))
+    monkeypatch.setattr(sys.modules[__name__], "group", group, raising=False)
+    result = run("bench")
+    assert (result.exit_code, result.stderr) == (4, "facefit: the scan is missing\n")
 
 
 def test_every_face_gets_a_folder_of_its_own(run: Run, toy: dict[str, str], astronaut: np.ndarray) -> None:

@@ -33,6 +33,13 @@ def test_every_make_target_exists() -> None:
     assert set(re.findall(r"^    make ([a-z]+)", README, re.MULTILINE)) <= targets
 
 
+def test_every_model_is_in_the_table_of_licences() -> None:
+    from facefit.models import registry
+
+    table = README.split("## Models and licences")[1].split("## ")[0]
+    assert set(registry.names()) <= set(re.findall(r"`([a-z0-9-]+)`", table))
+
+
 @pytest.mark.slow
 def test_the_notebook_runs_as_printed(
     astronaut: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
