@@ -63,10 +63,12 @@ def finish(report: Report, out: Path) -> None:
     help="`truth` gives the fit the manifest's landmarks: what a perfect detector would buy.",
 )
 @click.option("--limit", type=int, help="Only the first N images.")
+@click.option("--ablate", is_flag=True, help="Fit again without each term and stage: what each buys.")
 @click.option("--only", help="Only images whose SUBJECT/CHALLENGE/NAME contains this.")
 @click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
 @fails_with_a_sentence
 def heads(
+    ablate: bool,
     data: Path,
     model: str,
     out: Path,
@@ -77,9 +79,10 @@ def heads(
     jobs: int,
 ) -> None:
     """Path-traced heads with exact ground truth: NoW error, landmarks, pose, focal length."""
+    from facefit.benchmarks.ablation import evaluate_ablation
     from facefit.benchmarks.heads import evaluate_heads
 
-    report = evaluate_heads(
+    report = (evaluate_ablation if ablate else evaluate_heads)(
         data, out, model=model, method=method, landmarks=landmarks, limit=limit, jobs=jobs, only=only
     )
     finish(report, out)

@@ -7,8 +7,6 @@ published NoW figures.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,28 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
+from facefit.benchmarks.agreement import face_agreement
 from facefit.benchmarks.estimate import FaceEstimate, estimate, mean_face, write_prediction
-from facefit.benchmarks.meshfiles import read_mesh
-from facefit.benchmarks.metrics import (
-    Points,
-    Similarity,
-    Surface,
-    angle_between_deg,
-    landmark_error,
-    outer_eye_distance,
+from facefit.benchmarks.heads_truth import (
+    camera_errors,
+    correspondences,
+    landmark_errors,
+    manifest,
+    true_landmarks,
 )
-from facefit.benchmarks.model_space import SpaceWork, correspondence_error
+from facefit.benchmarks.meshfiles import read_mesh
+from facefit.benchmarks.model_space import SpaceWork
 from facefit.benchmarks.now import VARIANTS, Dataset, Image, Measurement, Scan, measure
 from facefit.benchmarks.report import Report
 from facefit.benchmarks.run import Arrays, Row, Run, run_items
 from facefit.benchmarks.statistics import median_interval, pooled
-from facefit.errors import FacefitError, UnreadableInput
-
-# A landmark this far from the outer surface is no point of the face; a median floor below the other means
-# that a head lies in the model's own space.
-OFF_FACE_MM, IN_SPACE_MM = 5.0, 0.05
+from facefit.errors import FacefitError
 
 KINDS = {
     "multiview_neutral": "frontal",
@@ -45,26 +38,6 @@ KINDS = {
     "multiview_expressions": "expression",
     "multiview_occlusions": "occlusion",
 }
-
-
-@lru_cache(maxsize=2)
-def manifest(root: Path) -> Mapping[str, Mapping[str, Any]]:
-    """Image key -> the manifest's record of it; empty where a folder has no manifest."""
-    path = root / "manifest.json"
-    try:
-        subjects = json.loads(path.read_text(encoding="utf-8"))["subjects"]
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError) as error:
-        raise UnreadableInput(f"{path}: not a manifest of heads ({error})") from error
-    return {
-        "/".join(image["file"].rsplit(".", 1)[0].split("/")[-3:]): {
-            **image,
-            "landmarks68_mm": s["landmarks68_mm"],
-        }
-        for s in subjects
-        for image in s["images"]
-    }
 
 
 @dataclass(frozen=True)
@@ -105,6 +78,7 @@ def measure_head(
         arrays[variant] = measured[variant].distances.astype(np.float32)
     row["scale"] = measured["non-metrical"].transform.scale
     if truth and found.camera_from_model is not None:
+        row |= face_agreement(found.result)
         row |= landmark_errors(found, true_landmarks(truth, scan))
         row |= camera_errors(found, measured["metrical"].transform, truth)
     return row, arrays
@@ -115,65 +89,16 @@ def _scan(dataset: Dataset, subject: str) -> Scan:
     return dataset.scan(subject)
 
 
-def true_landmarks(truth: Mapping[str, Any], scan: Scan) -> Float[np.ndarray, "68 2"]:
-    """The manifest's projected landmarks; NaN for those not on the face (some heads have inner-lip
-    points in the throat). Jaw points are points of the mesh, not of the silhouette."""
-    pixels = np.array(truth["landmarks68_px"], np.float64)
-    off = Surface(scan.mesh, threads=1).distance(np.array(truth["landmarks68_mm"], np.float64)) > OFF_FACE_MM
-    pixels[off] = np.nan
-    return pixels
-
-
-def landmark_errors(found: FaceEstimate, truth: Float[np.ndarray, "68 2"]) -> Row:
-    """Mean distance of the fitted mesh's landmarks to the truth, in per cent of the outer-eye distance."""
-    row: Row = {}
-    for name, first in (("landmarks68 %", 0), ("landmarks51 %", 17), ("jaw17 %", 0)):
-        numbers = range(first, 17 if name.startswith("jaw") else 68)
-        usable = [n for n in numbers if n in found.landmarks_px and np.isfinite(truth[n]).all()]
-        if usable:
-            mine = np.stack([found.landmarks_px[n] for n in usable])
-            row[name] = landmark_error(mine, truth[usable], outer_eye_distance(truth))
-    return row
-
-
-def camera_errors(found: FaceEstimate, onto_scan: Similarity, truth: Mapping[str, Any]) -> Row:
-    """Pose in degrees, focal length and distance in per cent.
-
-    A model's own "upright" is a convention, so poses are compared after bringing the predicted head onto the
-    scan: what remains is how far the scan, carried along, is turned from where it was.
-    """
-    assert found.camera_from_model is not None and found.translation_mm is not None
-    rotation, translation = np.array(truth["R"]), np.array(truth["t"])
-    # scan -> model -> camera, to be compared with scan -> camera.
-    carried = onto_scan.inverse.then(Similarity(1.0, found.camera_from_model, found.translation_mm))
-    distance, mine = np.linalg.norm(translation), np.linalg.norm(carried.translation)
-    turn = angles_deg(rotation.T @ carried.rotation)
-    row: Row = {
-        "pose deg": angle_between_deg(carried.rotation, rotation),
-        **{f"{name} deg": value for name, value in zip(("pitch", "yaw", "roll"), turn, strict=True)},
-        "distance %": 100 * (float(mine) / float(distance) - 1),
-        "true yaw deg": truth.get("yaw_deg"),
-    }
-    if found.focal_px is not None:
-        row["focal %"] = 100 * (found.focal_px / float(truth["K"][0][0]) - 1)
-    return row
-
-
-def angles_deg(rotation: np.ndarray) -> tuple[float, float, float]:
-    """A small rotation about x (pitch), y (yaw), z (roll), R = Rz Ry Rx."""
-    return (
-        math.degrees(math.atan2(rotation[2, 1], rotation[2, 2])),
-        math.degrees(math.asin(max(-1.0, min(1.0, -rotation[2, 0])))),
-        math.degrees(math.atan2(rotation[1, 0], rotation[0, 0])),
-    )
-
-
 CORRESPONDENCE = ("true mm", "best surface mm")
+MEDIANS = (
+    "landmarks68 %", "landmarks51 %", "jaw17 %", "pose deg", "PSNR dB", "SSIM", "fit_seconds", *CORRESPONDENCE
+)  # fmt: skip
 COLUMNS = {
     "method": "method", "kind": "images of", "images": "n", "failed": "failed", "median": "median",
     "interval": "95 % of median", "mean": "mean", "std": "std", "metrical median": "metrical median",
     "true mm": "true mm", "best surface mm": "to best surface",
     "landmarks51 %": "landmarks %", "jaw17 %": "jaw %", "pose deg": "pose °", "focal %": "focal %",
+    "PSNR dB": "PSNR", "SSIM": "SSIM",
     "fit_seconds": "s",
 }  # fmt: skip
 
@@ -235,21 +160,6 @@ def evaluate_heads(
     return report
 
 
-def correspondences(vertices: Points, subject: Arrays) -> Row:
-    """Distance of corresponding vertices, for models whose mesh the projection on the scan shares.
-
-    Where the scan lies in the model's own space (floor below `IN_SPACE_MM`) the projection is the truth,
-    vertex by vertex; elsewhere it is only the model's best surface, and "best surface mm" says how far from
-    that one is.
-    """
-    if len(vertices) != len(subject["placed"]) or not subject["scored"].any():
-        return {}
-    error = correspondence_error(vertices, subject["placed"].astype(np.float64), subject["scored"])
-    median = float(np.median(error))
-    inside = float(np.median(subject["floor"])) < IN_SPACE_MM
-    return {"best surface mm": median} | ({"true mm": median} if inside else {})
-
-
 def subject_arrays(run: Run, work: SpaceWork, images: Sequence[Image], jobs: int) -> dict[str, Arrays]:
     """Image key -> what is the same for all images of a subject: the mean face's distances, the model's best
     surface on the scan. Images of subjects whose scan cannot be read are left out."""
@@ -276,7 +186,7 @@ def summary(method: str, kind: str, rows: Sequence[Row], distances: Mapping[str,
     line["interval"] = median_interval(subjects)
     metrical = pooled([distances[row["item"]]["metrical"] for row in good])
     line |= {f"metrical {k}": metrical[k] for k in ("median", "mean", "std")}
-    for name in ("landmarks68 %", "landmarks51 %", "jaw17 %", "pose deg", "fit_seconds", *CORRESPONDENCE):
+    for name in MEDIANS:
         values = [row[name] for row in good if row.get(name) is not None]
         line[name] = float(np.median(values)) if values else None
     for name in ("focal %", "distance %", "yaw deg", "pitch deg", "roll deg"):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from facefit.benchmarks.agreement import face_agreement
 from facefit.benchmarks.estimate import FaceEstimate, as_prediction, estimate, mean_face, model_named
 from facefit.benchmarks.metrics import Points, angle_between_deg, landmark_error, lengths, procrustes
 from facefit.benchmarks.now import Scan, measure
@@ -84,7 +85,7 @@ class SyntheticWork:
                 )
         if found.camera_from_model is not None:
             row |= camera_and_landmarks(found, drawn, drawn_model, now.transform.rotation)
-            row |= picture_agreement(found.result, drawn)
+            row |= face_agreement(found.result, drawn.free)
         return row, arrays
 
 
@@ -162,30 +163,6 @@ def camera_and_landmarks(found: FaceEstimate, drawn: Drawn, model: Any, onto_tru
     if found.focal_px is not None:
         row["focal %"] = 100 * (found.focal_px / float(drawn.scene.camera.focal_px) - 1)
     return row
-
-
-def picture_agreement(result: Any, drawn: Drawn) -> Row:
-    """PSNR (dB) and SSIM of the fitted rendering over the free face pixels that both pictures cover."""
-    import facefit as ff
-
-    with torch.no_grad():
-        picture = ff.render(result.scene, result.model)
-    both = drawn.free & picture.covered.numpy()
-    return image_agreement(picture.color.clamp(0, 1).double().numpy(), drawn.image / 255.0, both)
-
-
-def image_agreement(
-    mine: Float[np.ndarray, "h w 3"], photo: Float[np.ndarray, "h w 3"], where: np.ndarray
-) -> Row:
-    from skimage import metrics
-
-    if where.sum() < 100:
-        return {}
-    filled = np.where(where[..., None], mine, photo)
-    similarity: Any = metrics.structural_similarity
-    _, local = similarity(filled, photo, channel_axis=2, data_range=1.0, full=True)
-    error = float(((mine - photo)[where] ** 2).mean())
-    return {"PSNR dB": -10 * math.log10(max(error, 1e-10)), "SSIM": float(local.mean(2)[where].mean())}
 
 
 COLUMNS = {
