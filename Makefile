@@ -23,9 +23,8 @@ ARGS   ?=
 demo: .venv/.ok
 	$(VENV)/facefit "$(PHOTO)" $(ARGS)
 
-# dash comes with open3d and brings a pytest plugin that warns; here warnings are errors.
 test: .venv/.ok-test
-	$(VENV)/python -m pytest -q -p no:dash
+	$(VENV)/python -m pytest -q
 
 check: .venv/.ok-test
 	$(VENV)/ruff check .

@@ -17,9 +17,8 @@ def rasterize_kernel(
     cull_back: bool,
     nearest: Float64[np.ndarray, "height width"],
     ids: Int32[np.ndarray, "height width"],
-    barycentric: Float32[np.ndarray, "height width 3"],
 ) -> None:
-    """Fill `nearest` (1/z, 0 where empty), `ids` (-1 where empty) and perspective-correct `barycentric`.
+    """Fill `nearest` (1/z, 0 where empty) and `ids` (-1 where empty).
 
     A pixel belongs to a triangle when its centre is inside or on the edge; the nearest wins, at equal depth
     the lower id. All decisions are in float64 by the formula e = a x + (b y + c), which the torch and the
@@ -58,15 +57,104 @@ def rasterize_kernel(
         for row in range(top, bottom + 1):
             y = row + 0.5
             r0, r1, r2 = b0 * y + c0, b1 * y + c1, b2 * y + c2
+            entered = False
             for column in range(left, right + 1):
                 x = column + 0.5
                 e0, e1, e2 = a0 * x + r0, a1 * x + r1, a2 * x + r2
-                if e0 >= 0.0 and e1 >= 0.0 and e2 >= 0.0:
-                    total = (e0 * w0 + e1 * w1) + e2 * w2
-                    w = total * scale
+                if e0 < 0.0 or e1 < 0.0 or e2 < 0.0:
+                    # A triangle is convex: having left it, the row has no more of it.
+                    if entered:
+                        break
+                else:
+                    entered = True
+                    w = ((e0 * w0 + e1 * w1) + e2 * w2) * scale
                     if w > nearest[row, column]:
                         nearest[row, column] = w
                         ids[row, column] = t
-                        barycentric[row, column, 0] = e0 * w0 / total
-                        barycentric[row, column, 1] = e1 * w1 / total
-                        barycentric[row, column, 2] = e2 * w2 / total
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def barycentric_kernel(
+    pixels: Float64[np.ndarray, "vertices 2"],
+    inverse_depth: Float64[np.ndarray, "vertices"],
+    triangles: Int32[np.ndarray, "triangles 3"],
+    ids: Int32[np.ndarray, "height width"],
+    barycentric: Float32[np.ndarray, "height width 3"],
+    depth: Float32[np.ndarray, "height width"],
+) -> None:
+    """Perspective-correct weights and depth of the triangle each pixel sees; zeros and infinity where none.
+
+    Once a pixel rather than once a candidate: the divisions cost more than the rest.
+    """
+    height, width = ids.shape
+    for row in range(height):
+        y = row + 0.5
+        for column in range(width):
+            t = ids[row, column]
+            if t < 0:
+                barycentric[row, column, :] = 0.0
+                depth[row, column] = np.inf
+                continue
+            x = column + 0.5
+            i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            x0, y0 = pixels[i, 0] - x, pixels[i, 1] - y
+            x1, y1 = pixels[j, 0] - x, pixels[j, 1] - y
+            x2, y2 = pixels[k, 0] - x, pixels[k, 1] - y
+            e0, e1, e2 = x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0
+            f0, f1, f2 = e0 * inverse_depth[i], e1 * inverse_depth[j], e2 * inverse_depth[k]
+            total = 1.0 / (f0 + f1 + f2)
+            barycentric[row, column, 0] = f0 * total
+            barycentric[row, column, 1] = f1 * total
+            barycentric[row, column, 2] = f2 * total
+            depth[row, column] = (e0 + e1 + e2) * total
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def barycentric_backward_kernel(
+    pixels: Float64[np.ndarray, "vertices 2"],
+    inverse_depth: Float64[np.ndarray, "vertices"],
+    triangles: Int32[np.ndarray, "triangles 3"],
+    ids: Int32[np.ndarray, "height width"],
+    by_barycentric: Float32[np.ndarray, "height width 3"],
+    by_depth: Float32[np.ndarray, "height width"],
+    by_pixels: Float64[np.ndarray, "vertices 2"],
+    by_z: Float64[np.ndarray, "vertices"],
+) -> None:
+    """Add to `by_pixels` and `by_z` the derivative of a loss whose derivative by weights and depth is given.
+
+    With e_i twice the area opposite corner i, f_i = e_i / z_i, S = sum f, A = sum e: weight b_i = f_i / S, depth
+    d = A / S. For incoming g_i and h, and G = sum g_i b_i: dL/df_i = (g_i - G - h d) / S, dL/de_i = dL/df_i / z_i
+    + h / S, dL/dz_i = -dL/df_i e_i / z_i^2; and e_0 = x1 y2 - x2 y1 relative to the pixel, and so on around.
+    """
+    height, width = ids.shape
+    for row in range(height):
+        y = row + 0.5
+        for column in range(width):
+            t = ids[row, column]
+            if t < 0:
+                continue
+            g0, g1, g2 = by_barycentric[row, column]
+            h = by_depth[row, column]
+            if g0 == 0.0 and g1 == 0.0 and g2 == 0.0 and h == 0.0:
+                continue
+            x = column + 0.5
+            i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            x0, y0 = pixels[i, 0] - x, pixels[i, 1] - y
+            x1, y1 = pixels[j, 0] - x, pixels[j, 1] - y
+            x2, y2 = pixels[k, 0] - x, pixels[k, 1] - y
+            w0, w1, w2 = inverse_depth[i], inverse_depth[j], inverse_depth[k]
+            e0, e1, e2 = x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0
+            f0, f1, f2 = e0 * w0, e1 * w1, e2 * w2
+            scale = 1.0 / (f0 + f1 + f2)
+            common = (g0 * f0 + g1 * f1 + g2 * f2) * scale + h * (e0 + e1 + e2) * scale
+            q0, q1, q2 = (g0 - common) * scale, (g1 - common) * scale, (g2 - common) * scale
+            by_z[i] -= q0 * f0 * w0
+            by_z[j] -= q1 * f1 * w1
+            by_z[k] -= q2 * f2 * w2
+            p0, p1, p2 = q0 * w0 + h * scale, q1 * w1 + h * scale, q2 * w2 + h * scale
+            by_pixels[i, 0] += p2 * y1 - p1 * y2
+            by_pixels[i, 1] += p1 * x2 - p2 * x1
+            by_pixels[j, 0] += p0 * y2 - p2 * y0
+            by_pixels[j, 1] += p2 * x0 - p0 * x2
+            by_pixels[k, 0] += p1 * y0 - p0 * y1
+            by_pixels[k, 1] += p0 * x1 - p1 * x0

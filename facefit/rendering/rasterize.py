@@ -43,21 +43,17 @@ def rasterize(
     pixels, depth = pixels.detach(), depth.detach()
     if pixels.device.type != "cpu":
         return rasterize_torch(pixels, depth, triangles, height, width, cull_back)
-    from facefit.kernels.rasterize import rasterize_kernel
+    from facefit.kernels.rasterize import barycentric_kernel, rasterize_kernel
 
     nearest = np.empty((height, width), dtype=np.float64)
     ids = np.empty((height, width), dtype=np.int32)
-    barycentric = np.zeros((height, width, 3), dtype=np.float32)
-    rasterize_kernel(
-        pixels.double().contiguous().numpy(),
-        inverse_depth(depth).numpy(),
-        triangles.to(torch.int32).contiguous().numpy(),
-        cull_back,
-        nearest,
-        ids,
-        barycentric,
-    )
-    return _fragments(torch.from_numpy(ids).long(), torch.from_numpy(barycentric), torch.from_numpy(nearest))
+    barycentric = np.empty((height, width, 3), dtype=np.float32)
+    z = np.empty((height, width), dtype=np.float32)
+    corners = triangles.to(torch.int32).contiguous().numpy()
+    positions, w = pixels.double().contiguous().numpy(), inverse_depth(depth).numpy()
+    rasterize_kernel(positions, w, corners, cull_back, nearest, ids)
+    barycentric_kernel(positions, w, corners, ids, barycentric, z)
+    return Fragments(torch.from_numpy(ids), torch.from_numpy(barycentric), torch.from_numpy(z))
 
 
 def inverse_depth(depth: Float[Tensor, "vertices"]) -> Float[Tensor, "vertices"]:
@@ -73,7 +69,7 @@ def _fragments(
     nearest: Float[Tensor, "height width"],
 ) -> Fragments:
     depth = torch.where(ids >= 0, 1 / nearest, torch.full_like(nearest, torch.inf))
-    return Fragments(ids, barycentric, depth.float())
+    return Fragments(ids.int(), barycentric, depth.float())
 
 
 def rasterize_torch(
