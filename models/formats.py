@@ -7,15 +7,28 @@ from pathlib import Path
 import numpy as np
 
 from facefit.errors import ModelFileError
-from facefit.models import albedo_mm, bfm09, bfm17, deep3d, flame, hdf5, ict, lyhm, mat5, pack, surrey
+from facefit.models import (
+    albedo_mm,
+    bfm09,
+    bfm17,
+    deep3d,
+    flame,
+    hdf5,
+    ict,
+    lyhm,
+    mat5,
+    pack,
+    registry,
+    surrey,
+)
 from facefit.models.face_model import LinearFaceModel
 
-NAMES = ("builtin", "ict")
 HEAD_BYTES = 512
 
 
 def load(name_or_path: str | Path) -> LinearFaceModel:
-    # A damaged file may hold any number; the arithmetic on it is let through and `assemble` refuses the result.
+    # A damaged file may hold any number; the arithmetic on it is let through and `assemble` refuses the
+    # result.
     with np.errstate(all="ignore"):
         try:
             return _load(name_or_path)
@@ -25,24 +38,24 @@ def load(name_or_path: str | Path) -> LinearFaceModel:
 
 def _load(name_or_path: str | Path) -> LinearFaceModel:
     path = Path(name_or_path)
-    if isinstance(name_or_path, str) and name_or_path in NAMES:
+    if isinstance(name_or_path, str) and name_or_path in registry.names():
         return _by_name(name_or_path)
     if path.is_dir():
         return _folder(path)
     if not path.exists():
         raise ModelFileError(
-            f"no face model {str(name_or_path)!r}: it is neither one of {', '.join(NAMES)} nor a file "
-            "that exists; `facefit models` lists what is installed"
+            f"no face model {str(name_or_path)!r}: it is neither one of {', '.join(registry.names())} nor a "
+            "file that exists; `facefit models` lists what is installed"
         )
     return _file(path)
 
 
 def _by_name(name: str) -> LinearFaceModel:
-    if name == "ict":
-        return ict.load()
-    from facefit.models import builtin
+    if name == "builtin":
+        from facefit.models import builtin
 
-    return builtin.load()
+        return builtin.load()
+    return ict.load() if name == "ict" else _file(registry.installed_path(name))
 
 
 def _folder(path: Path) -> LinearFaceModel:
@@ -92,9 +105,12 @@ def _hdf5(path: Path) -> LinearFaceModel:
 
 def _matlab(path: Path) -> LinearFaceModel:
     names = mat5.variable_names(path)
-    for module in (bfm09, deep3d, lyhm):
-        if module.looks_like(names):
-            return module.load(path)
+    if bfm09.looks_like(names):
+        return bfm09.load(path)
+    if deep3d.looks_like(names):
+        return deep3d.load(path)
+    if lyhm.looks_like(names):
+        return lyhm.load(path)
     raise ModelFileError(
         f"{path}: a MATLAB file with {', '.join(sorted(names)[:8]) or 'no variables'}; a face model has "
         "shapeMU (BFM 2009), idBase (Deep3D) or shp and tri (LYHM)"
