@@ -1,9 +1,14 @@
 """Smooth silhouettes for a hard rendering: pixels blend where an edge passes between their centres.
 
-A rasteriser decides at pixel centres, so its picture does not change while an edge moves from one centre to the
-next: no gradient. Here an edge that crosses the line between two neighbouring centres says how far the nearer
-surface reaches towards the other pixel, and the two are blended as if the picture had been filtered by a box
-one pixel wide along that line. Value and gradient are those of the filtered picture.
+A rasteriser decides at pixel centres, so its picture does not change while an edge moves from one centre to
+the next: no gradient. Here an edge that crosses the line between two neighbouring centres says how far the
+nearer surface reaches towards the other pixel, and the two are blended as if the picture had been filtered by
+a box one pixel wide along that line. Value and gradient are those of the filtered picture.
+
+Along rows and along columns every stretch of a rim would be counted twice. A rim of unit normal (n_x, n_y)
+that moves by d crosses |n_x| rows per unit length and moves by d / |n_x| in each: weighted by n_x^2 along rows
+and by n_y^2 along columns the two add up to the area swept, d (n_x^2 + n_y^2), without a jump from steep to
+flat.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from facefit.rendering.rasterize import Fragments, rasterize
@@ -49,9 +54,10 @@ def antialias(
     silhouettes blend with whatever the image holds outside; inner ones (a nose in front of a cheek) with the
     surface behind.
 
-    Idea: Laine et al., "Modular Primitives for High-Performance Differentiable Rendering", SIGGRAPH Asia 2020,
-    section 3.6. Different here: they look for a silhouette edge in the triangle seen at the nearer pixel, and
-    miss it where triangles are smaller than pixels; here every silhouette edge looks for the pixels it passes.
+    Idea: Laine et al., "Modular Primitives for High-Performance Differentiable Rendering", SIGGRAPH Asia
+    2020, section 3.6. Different here: they look for a silhouette edge in the triangle seen at the nearer
+    pixel, and miss it where triangles are smaller than pixels; here every silhouette edge looks for the
+    pixels it passes. And they take steep edges along rows, others along columns; here the two are weighted.
     """
     edges = silhouette_edges(pixels.detach(), depth.detach(), triangles)
     rows = _crossings(pixels, depth, edges, fragments.depth)
@@ -63,7 +69,7 @@ def antialias(
         inner, outer = crossing.inner, crossing.outer
         if transposed:
             inner, outer = ((cell % height) * width + cell // height for cell in (inner, outer))
-        beyond = crossing.reach - 0.5
+        beyond = crossing.weight * (crossing.reach - 0.5)
         # Beyond the middle the nearer surface colours the outer pixel, else the outer one the inner's rest.
         further = beyond.detach() > 0
         target, source = torch.where(further, outer, inner), torch.where(further, inner, outer)
@@ -94,8 +100,9 @@ def silhouette_edges(
     order = torch.argsort(low * len(pixels) + high)
     ends, third, low, high = ends[order], third[order], low[order], high[order]
     same = (low[1:] == low[:-1]) & (high[1:] == high[:-1])
-    no = same.new_zeros(1)
-    alone = ~(torch.cat([no, same]) | torch.cat([same, no]))
+    alone = torch.ones_like(low, dtype=torch.bool)
+    alone[1:] &= ~same
+    alone[:-1] &= ~same
     return Edges(ends[alone], third[alone])
 
 
@@ -103,12 +110,14 @@ def silhouette_edges(
 class Crossings:
     """Pairs of neighbouring pixels in a row that an edge passes between, as indices into the flat picture.
 
-    `reach` in [0, 1] is how far the surface at `inner` extends from its centre towards the centre of `outer`.
+    `reach` in [0, 1] is how far the surface at `inner` extends from its centre towards the centre of `outer`,
+    `weight` the squared component of the edge's normal along the row.
     """
 
     inner: Int[Tensor, "n"]
     outer: Int[Tensor, "n"]
     reach: Float[Tensor, "n"]
+    weight: Float[Tensor, "n"]
 
 
 def _crossings(
@@ -117,7 +126,7 @@ def _crossings(
     edges: Edges,
     seen: Float[Tensor, "height width"],
 ) -> Crossings:
-    """Along the rows: where steep silhouette edges in sight pass between two pixel centres."""
+    """Along the rows: where silhouette edges in sight pass between two pixel centres."""
     height, width = seen.shape
     a, b = pixels[edges.ends].unbind(1)
     rows_first = torch.ceil(torch.minimum(a, b).detach()[:, 1] - 0.5).clamp(0, height).long()
@@ -147,19 +156,14 @@ def _crossings(
     keep = (inside & visible).nonzero()[:, 0]
     inner, outer, reach, along = inner[keep], outer[keep], reach[keep], along[keep]
 
-    # Several edges between two pixels: the surface reaches as far as the last of them. A flat one among them
-    # decides too, but is blended along the columns: each stretch of the rim is counted once.
-    pair = (inner * 2 + (outer > inner)).long()
+    # Several edges between two pixels: the surface reaches as far as the last of them.
+    pair = inner * 2 + (outer > inner)
     furthest = torch.zeros(2 * height * width, dtype=reach.dtype, device=reach.device)
     furthest.scatter_reduce_(0, pair, reach.detach(), "amax")
     winner = (reach.detach() == furthest[pair]).nonzero()[:, 0]
     first = torch.full_like(furthest, len(pair), dtype=torch.int64)
     first.scatter_reduce_(0, pair[winner], winner, "amin")
     chosen = winner[first[pair[winner]] == winner]
-    steep = along.detach()[chosen].abs()
-    chosen = chosen[_steep(steep)]
-    return Crossings(inner[chosen], outer[chosen], reach[chosen])
-
-
-def _steep(extent: Float[Tensor, "n 2"]) -> Bool[Tensor, "n"]:
-    return extent[:, 1] >= extent[:, 0]
+    squared = along[chosen] ** 2
+    weight = squared[:, 1] / squared.sum(1)
+    return Crossings(inner[chosen], outer[chosen], reach[chosen], weight)

@@ -1,4 +1,4 @@
-"""How probably each pixel is covered by a mesh: smooth in the vertices, so that a silhouette can be fitted."""
+"""How probably each pixel is covered by a mesh: smooth in the vertices, so that silhouettes can be fitted."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ def soft_silhouette(
     outside 0, each to `NEGLIGIBLE` per triangle. So the time follows the length of the rim, not the number of
     pixels times triangles.
 
-    Every triangle near a pixel adds to its probability, so the finer the mesh, the more the silhouette swells:
-    by about blur_px sqrt(log n), n the triangles within blur_px of the rim. `antialias.coverage` does not.
+    Every triangle near a pixel adds to its probability, so the finer the mesh, the more the silhouette
+    swells: by about blur_px sqrt(log n), n the triangles within blur_px of the rim (on a head of 19,000
+    triangles 0.6 px for a blur of 0.5, 1.5 px for 1). `antialias.coverage` does not.
 
     Source: Liu, Li, Chen and Li, "Soft Rasterizer: A Differentiable Renderer for Image-based 3D Reasoning",
     ICCV 2019, equations 1 and 3; their sigma is blur_px^2 in units of half the picture squared.
@@ -62,7 +63,7 @@ def soft_silhouette(
 
 
 def near_rim(covered: Bool[Tensor, "height width"], radius: int) -> Bool[Tensor, "height width"]:
-    """Pixels with a covered and an uncovered one within `radius` (a square); the picture's border is no rim."""
+    """Pixels with a covered and an uncovered one within `radius` (a square); the border is no rim."""
     both = torch.stack([covered, ~covered]).float()[None]
     # A square maximum is one along the rows after one along the columns.
     both = torch.nn.functional.max_pool2d(both, (2 * radius + 1, 1), 1, (radius, 0))
@@ -122,7 +123,7 @@ def _chunks(
     """The kept triangles, split so that the boxes of a part hold about `PAIRS` pixels together."""
     *_, columns, rows = _boxes(pixels, triangles[kept], reach, height, width)
     part = torch.cumsum(columns * rows, 0) // PAIRS
-    return [kept[part == p] for p in part.unique()]
+    return [kept[part == p] for p in range(int(part[-1]) + 1)] if len(part) else []
 
 
 def _log_miss(
