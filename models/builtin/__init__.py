@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .store import PATH
+from facefit.models.builtin.store import PATH
 
 if TYPE_CHECKING:
     from facefit.models.face_model import LinearFaceModel
@@ -30,14 +30,16 @@ def load() -> LinearFaceModel:
     from facefit.models.cache import sha256_of
     from facefit.models.face_model import Landmarks, LinearFaceModel, ModelSource, Topology
 
-    from .store import read
+    from facefit.models.builtin.store import read
 
     a = read()
     regions = {name.removeprefix("region_"): array for name, array in a.items() if name.startswith("region_")}
     topology = Topology(
         triangles=a["triangles"].astype("int64"),
         landmarks=Landmarks(
-            numbers=a["landmark_triangles"] * 0 + range(68), triangles=a["landmark_triangles"], barycentric=a["landmark_barycentric"]
+            numbers=a["landmark_triangles"] * 0 + range(68),
+            triangles=a["landmark_triangles"],
+            barycentric=a["landmark_barycentric"],
         ),
         uv=a["uv"],
         uv_triangles=a["uv_triangles"].astype("int64"),

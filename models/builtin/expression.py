@@ -12,11 +12,11 @@ import numpy as np
 import scipy.sparse as sparse
 from scipy.sparse.linalg import splu
 
-from .action_units import ACTIONS, HANDLES, JAW_SHARE, MOUTH_TO_LEFT, Move
-from .halfmesh import Ints, WholeMesh
-from .layout import EYE_SPOKES
-from .parts import EYE_CENTRE, EYE_RADIUS
-from .plane import Array
+from facefit.models.builtin.action_units import ACTIONS, HANDLES, JAW_SHARE, MOUTH_TO_LEFT, Move
+from facefit.models.builtin.halfmesh import Ints, WholeMesh
+from facefit.models.builtin.layout import EYE_SPOKES
+from facefit.models.builtin.parts import EYE_CENTRE, EYE_RADIUS
+from facefit.models.builtin.plane import Array
 
 # Condyle axis: just before the ear canal, at its height (the tragion lies about 25 mm under the eyes' height).
 CONDYLE = np.array([0.0, -20.0, 8.0])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .plane import Array
+from facefit.models.builtin.plane import Array
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from functools import lru_cache
 
 import numpy as np
 
-from .albedo import albedo_modes
-from .expression import expression_shapes
-from .halfmesh import WholeMesh
-from .head import build_head
-from .identity import identity_modes
-from .landmarks import landmark_embedding, regions
-from .plane import Array
+from facefit.models.builtin.albedo import albedo_modes
+from facefit.models.builtin.expression import expression_shapes
+from facefit.models.builtin.halfmesh import WholeMesh
+from facefit.models.builtin.head import build_head
+from facefit.models.builtin.identity import identity_modes
+from facefit.models.builtin.landmarks import landmark_embedding, regions
+from facefit.models.builtin.plane import Array
 
 IDENTITY_MODES, ALBEDO_MODES = 80, 30
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .plane import Array
+from facefit.models.builtin.plane import Array
 
 Ints = NDArray[np.int64]
 

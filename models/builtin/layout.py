@@ -15,12 +15,18 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.spatial import ConvexHull, cKDTree
 
-from . import figures
-from .plane import VIEWPOINT, Array, direction_of_plane, plane_of_direction, plane_of_point
-from .surface import SkinInterpolant, lip_plane
+from facefit.models.builtin import figures
+from facefit.models.builtin.plane import (
+    VIEWPOINT,
+    Array,
+    direction_of_plane,
+    plane_of_direction,
+    plane_of_point,
+)
+from facefit.models.builtin.surface import SkinInterpolant, lip_plane
 
 Ints = NDArray[np.int64]
-EYE_SPOKES, MOUTH_HALF_SPOKES, NOSTRIL_SPOKES, EAR_SPOKES = 48, 18, 18, 32
+EYE_SPOKES, MOUTH_HALF_SPOKES, NOSTRIL_SPOKES, EAR_SPOKES = 48, 18, 18, 40
 NECK_HEIGHT = -150.0
 
 
@@ -91,7 +97,8 @@ def nostril_rings() -> list[Array]:
     chord = np.linspace(0.0, 1.0, len(rim))
     loop = np.asarray(CubicSpline(chord, rim, bc_type="periodic")(np.arange(NOSTRIL_SPOKES) / NOSTRIL_SPOKES))
     centre = loop.mean(axis=0)
-    if np.cross(loop[0] - centre, loop[1] - centre) > 0:
+    (ax, ay), (bx, by) = loop[0] - centre, loop[1] - centre
+    if ax * by - ay * bx > 0:
         loop = loop[::-1]
     return [loop, _offset(loop, 1.5)]
 
@@ -99,7 +106,7 @@ def nostril_rings() -> list[Array]:
 def ear_ring() -> Array:
     """Plane loop where the ear grows out of the head."""
     turn = -2.0 * np.pi * np.arange(EAR_SPOKES) / EAR_SPOKES
-    from .parts import EAR_CENTRE, ear_axes
+    from facefit.models.builtin.parts import EAR_CENTRE, ear_axes
 
     along, back, _ = ear_axes()
     reach_back = np.where(np.cos(turn) > 0, 7.0, 12.0)
@@ -130,6 +137,8 @@ def edge_length_mm(points: Array) -> Array:
         (np.array([9.0, -38.0, 106.0]), 13.0, 1.75),
         (np.array([0.0, -12.0, 106.0]), 12.0, 2.6),
         (np.array([4.0, -44.0, 107.0]), 5.0, 1.35),
+        (np.array([20.0, 22.0, 95.5]), 9.0, 2.5),
+        (np.array([41.0, 23.0, 87.5]), 9.0, 2.5),
         (np.array([11.0, -70.0, 103.0]), 20.0, 2.3),
     ]
     wanted = np.full(len(points), 1e3)
@@ -189,9 +198,30 @@ def build_half(skin: SkinInterpolant) -> HalfLayout:
     plane = plane_of_direction(directions)
     middle = plane[triangles].mean(axis=1)
     keep = np.ones(len(triangles), dtype=bool)
-    for inside in hole_tests(rings):
+    for inside in hole_tests(rings, outermost=True):
         keep &= ~inside(middle)
-    return HalfLayout(directions, triangles[keep], loops)
+    points = skin(directions)
+    bands = [
+        _band(points, outer, inner, closed=name not in ("mouth", "neck"))
+        for name, group in loops.items()
+        for inner, outer in zip(group[:-1], group[1:], strict=True)
+    ]
+    return HalfLayout(directions, np.concatenate([triangles[keep], *bands]), loops)
+
+
+def _band(points: Array, outer: Ints, inner: Ints, closed: bool) -> Ints:
+    """Quads between two loops as triangles, split along the shorter diagonal, counter-clockwise from outside."""
+    i = np.arange(len(outer) if closed else len(outer) - 1)
+    j = (i + 1) % len(outer)
+    a, b, c, d = outer[i], outer[j], inner[j], inner[i]
+    short = np.linalg.norm(points[a] - points[c], axis=1) <= np.linalg.norm(points[b] - points[d], axis=1)
+    one = np.where(short[:, None], np.stack([a, b, c], axis=1), np.stack([a, b, d], axis=1))
+    two = np.where(short[:, None], np.stack([a, c, d], axis=1), np.stack([b, c, d], axis=1))
+    band = np.concatenate([one, two])
+    corner = points[band]
+    normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]).sum(axis=0)
+    outward = points[outer].mean(axis=0) - VIEWPOINT
+    return band if normal @ outward > 0 else band[:, [0, 2, 1]]
 
 
 def hole_tests(
@@ -225,7 +255,7 @@ def _fill(skin: SkinInterpolant, rings: dict[str, list[Array]], fixed: Array, se
     points = skin(candidates)
     wanted = edge_length_mm(points)
     far = cKDTree(skin(np.concatenate([fixed, midline]))).query(points)[0] > 0.75 * wanted
-    far &= points[:, 0] > 0.5 * wanted
+    far &= points[:, 0] > 0.6 * wanted
     candidates, points, wanted = candidates[far], points[far], wanted[far]
     order = random.permutation(len(points))
     picked = _poisson_disc(points[order], 0.78 * wanted[order])
@@ -259,7 +289,7 @@ def _midline(
             0.5 * (points[1:] + points[:-1])
         )
         travelled = np.concatenate([[0.0], np.cumsum(steps)])
-        pieces = max(1, round(travelled[-1]))
+        pieces = max(1, int(np.ceil(1.15 * travelled[-1])))
         where = np.interp(np.arange(1, pieces) * travelled[-1] / pieces, travelled, angle)
         result.append(np.stack([np.zeros_like(where), np.sin(where), np.cos(where)], axis=1))
     return np.concatenate(result)
@@ -298,7 +328,7 @@ def _relax(
     moved = free + rate * force[len(fixed) :] * 2.0 / np.sqrt(weight[len(fixed) :])
     moved[on_midline, 0] = 0.0
     distance = np.linalg.norm(points[len(fixed) :] - VIEWPOINT, axis=1)
-    smallest = 0.55 * wanted[len(fixed) :] / distance
+    smallest = 0.6 * wanted[len(fixed) :] / distance
     moved[~on_midline, 0] = np.maximum(moved[~on_midline, 0], smallest[~on_midline])
     # Rounding keeps the choice of triangles the same on machines whose last bits differ.
     return np.round(moved / np.linalg.norm(moved, axis=1, keepdims=True), 9)

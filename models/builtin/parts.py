@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from . import figures
-from .halfmesh import HalfMesh, Ints
-from .plane import Array, plane_of_point
+from facefit.models.builtin import figures
+from facefit.models.builtin.halfmesh import HalfMesh, Ints
+from facefit.models.builtin.plane import Array, plane_of_point
 
 EAR_CENTRE = np.array([73.0, -22.0, -5.0])
 EYE_CENTRE = np.array(figures.EYEBALL_CENTRE)
@@ -140,53 +140,92 @@ def add_teeth(mesh: HalfMesh, island: Array, upper: bool) -> None:
 
 
 def add_ear(mesh: HalfMesh, base: Ints, island: Array) -> None:
-    """Auricle as rings of a polar chart: back of the ear, helix, scapha, antihelix, concha.
+    """Auricle as rings of a polar chart: back of the ear, then its outer face from the helix into the concha.
 
-    Length 61 mm, breadth 35 mm, protrusion about 19 mm (Farkas 1994, young adults of both sexes).
+    Length 61 mm, breadth 34 mm, protrusion about 18 mm (Farkas 1994, young adults of both sexes).
     """
     along, back, out = ear_axes()
-    count = len(base)
-    turn = -2.0 * np.pi * np.arange(count) / count  # 0 points back, 90 degrees up
-    c, s = np.cos(turn), np.sin(turn)
-    rear = 0.5 + 0.5 * np.tanh(3.0 * (c + 0.25))  # 1 on the helix side, 0 at cheek and tragus
-    lobe = np.exp(-(((np.degrees(turn) + 270.0) / 38.0) ** 2))  # turn -270 is up; -90 is down
-    low = np.exp(-(((np.degrees(turn) + 90.0) / 40.0) ** 2))
-    outline_back = np.where(c > 0, 20.0 * np.abs(c) ** 0.9, -13.5 * np.abs(c) ** 0.9) - 2.0 * low
-    outline_up = np.where(s > 0, 31.5 * s, 29.5 * s)
-    height = 3.0 + 14.5 * rear * (0.80 + 0.20 * s) - 5.0 * low * rear + 1.5 * lobe
-    hug = 0.42 * np.clip(np.radians(0) + 1.0, 0, 1)
-    del hug
-    outline = np.stack([outline_back, outline_up], axis=1)
-    reach = np.linalg.norm(outline, axis=1, keepdims=True)
-    inward = -outline / reach
+    turn = -2.0 * np.pi * np.arange(len(base)) / len(base)  # 0 points back, 90 degrees up
+    outline = ear_outline(turn)
+    heart = np.array([-3.0, -2.0])
+    chart = np.stack([np.cos(turn), np.sin(turn)], axis=1)
 
-    def ring(inset: Array | float, level: Array | float, scale: float = 1.0) -> Array:
-        flat = (
-            outline * scale + inward * np.broadcast_to(np.asarray(inset, dtype=np.float64), (count,))[:, None]
-        )
-        lift = np.broadcast_to(np.asarray(level, dtype=np.float64), (count,))
-        return EAR_CENTRE + flat[:, :1] * back + flat[:, 1:] * along + lift[:, None] * out
+    # The side of the head under the ear, as a plane through the base.
+    relative = mesh.points[base] - EAR_CENTRE
+    under = np.stack([np.ones(len(base)), relative @ back, relative @ along], axis=1)
+    slope = np.linalg.lstsq(under, relative @ out, rcond=None)[0]
 
-    tragus = np.exp(-(((np.degrees(turn) + 185.0) / 22.0) ** 2))
-    rows = [
-        ring(2.5, 0.55 * height),
-        ring(0.3, 0.86 * height),
-        ring(0.0, height),
-        ring(1.2, height + 1.0 * rear),
-        ring(3.0, height + 0.6 * rear),
-        ring(4.2 - 1.2 * low, height - 1.6 * rear * (1 - low)),
-        ring(6.5 - 2.0 * low, height - 2.4 * rear * (1 - low)),
-        ring(0.0, 0.80 * height + 1.6 * rear + 3.2 * tragus, 0.55),
-        ring(0.0, 0.45 * height + 1.0 * tragus, 0.44),
-        ring(0.0, 0.5 + 0.0 * height, 0.30),
-    ]
-    loops, charts = [base], [island[:2] + island[2] * np.stack([c, s], axis=1)]
+    def placed(flat: Array, height: Array) -> Array:
+        lateral = slope[0] + flat @ slope[1:] + height
+        return EAR_CENTRE + flat[:, :1] * back + flat[:, 1:] * along + lateral[:, None] * out
+
+    rim = ear_height(outline)
+    behind = [placed(heart + k * (outline - heart), f * rim) for k, f in ((0.84, 0.45), (0.96, 0.80))]
+    scales = (1.0, 0.965, 0.92, 0.86, 0.79, 0.71, 0.62, 0.53, 0.44, 0.35, 0.26, 0.15)
+    face = []
+    for k in scales:
+        flat = heart + k * (outline - heart)
+        face.append(placed(flat, ear_height(flat) + ear_relief(flat, outline)))
+    loops, charts = [base], [island[:2] + island[2] * chart]
+    rows = behind + face
     for k, row in enumerate(rows):
         loops.append(mesh.add_vertices(row, "ear"))
-        charts.append(island[:2] + island[2] * (1.0 - (k + 1) / 11.0) * np.stack([c, s], axis=1))
-    end = mesh.add_vertices((EAR_CENTRE - 1.0 * out)[None], "ear")
+        charts.append(island[:2] + island[2] * (1.0 - (k + 1) / (len(rows) + 1)) * chart)
+    middle = heart[None]
+    end = mesh.add_vertices(placed(middle, ear_height(middle) + ear_relief(middle, outline)), "ear")
     mesh.tube(loops, True, charts, int(end[0]), island[:2])
 
 
-def plane_chart(points: Array) -> Array:
-    return plane_of_point(points)
+def ear_outline(turn: Array) -> Array:
+    """Outer edge of the auricle, (back, up) in millimetres: broad above, the lobule narrow below."""
+    c, s = np.cos(turn), np.sin(turn)
+    lobule = np.exp(-(((np.degrees(np.arctan2(s, c)) + 90.0) / 34.0) ** 2))
+    across = np.where(c > 0, 20.0 * np.abs(c) ** 0.92, -13.0 * np.abs(c) ** 0.85)
+    return np.stack(
+        [across + 2.5 * np.clip(s, 0, 1) - 3.0 * lobule, np.where(s > 0, 31.5 * s, 29.5 * s)], axis=1
+    )
+
+
+def ear_height(flat: Array) -> Array:
+    """How far the auricle's plane stands off the head: nothing at the cheek, most at the back and above the middle."""
+    t = np.clip((flat[:, 0] + 12.0) / 30.0, 0.0, 1.0)
+    return (
+        0.6
+        + 15.5 * t**0.9 * (1.0 + 0.004 * flat[:, 1])
+        - 2.5 * np.exp(-(((flat[:, 1] + 28.0) / 9.0) ** 2)) * t
+    )
+
+
+def ear_relief(flat: Array, outline: Array) -> Array:
+    """Helix, scapha, antihelix with its two crura, concha, tragus and antitragus: height over the auricle's plane."""
+    back, up = flat.T
+
+    def hill(centre: tuple[float, float], reach: tuple[float, float]) -> Array:
+        return np.exp(-0.5 * (((back - centre[0]) / reach[0]) ** 2 + ((up - centre[1]) / reach[1]) ** 2))
+
+    def ridge(path: list[tuple[float, float]], reach: float) -> Array:
+        line = np.array(path, dtype=np.float64)
+        start, step = line[:-1], np.diff(line, axis=0)
+        relative = flat[:, None] - start
+        share = np.clip((relative * step).sum(-1) / (step * step).sum(-1), 0.0, 1.0)
+        distance = np.linalg.norm(relative - share[..., None] * step, axis=2).min(axis=1)
+        return np.exp(-0.5 * (distance / reach) ** 2)
+
+    edge = np.linalg.norm(flat[:, None] - outline[None], axis=2).min(axis=1)
+    rolled = np.clip((up + 16.0) / 10.0, 0.0, 1.0) * np.clip((back + 9.0) / 6.0, 0.0, 1.0)
+    helix = np.exp(-0.5 * ((edge - 1.8) / 1.7) ** 2) * rolled
+    crus = ridge([(-12.0, 8.0), (-6.0, 4.0), (-1.0, 3.0)], 1.9)
+    antihelix = ridge([(1.0, -15.0), (6.5, -10.0), (9.0, -2.0), (8.5, 6.0), (6.0, 12.0)], 2.5)
+    crura = np.maximum(
+        ridge([(6.0, 12.0), (6.0, 20.0)], 2.2), ridge([(6.0, 12.0), (-2.0, 14.5), (-8.0, 14.0)], 2.0)
+    )
+    concha = np.maximum(hill((-2.5, -5.0), (6.0, 6.5)), 0.75 * hill((-2.0, 7.5), (5.5, 3.5)))
+    return (
+        3.2 * helix
+        + 2.0 * crus
+        + 3.4 * np.maximum(antihelix, 0.8 * crura)
+        - 8.5 * concha
+        + 5.0 * hill((-10.0, -4.5), (2.4, 4.0))
+        + 2.6 * hill((-2.0, -15.5), (3.0, 2.6))
+        - 1.6 * hill((14.0, 4.0), (2.6, 14.0))
+    )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .plane import Array
+from facefit.models.builtin.plane import Array
 
 
 @dataclass(frozen=True)

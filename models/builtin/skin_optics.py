@@ -9,7 +9,7 @@ a thick layer exp(-A / sqrt(3 (1 + scattering / absorption))): Jacques 1998, A a
 
 import numpy as np
 
-from .plane import Array
+from facefit.models.builtin.plane import Array
 
 # nm, molar extinction of oxy- and deoxyhaemoglobin (per cm and mol/l), and the share in a display's red, green and blue.
 SPECTRUM = np.array([

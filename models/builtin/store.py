@@ -23,12 +23,18 @@ def write(model: dict[str, np.ndarray], path: Path = PATH) -> None:
         modes = model[name]
         right = np.flatnonzero(mirror < np.arange(len(mirror)))
         expected = modes[:, mirror[right]] * reflection
-        odd = np.abs(modes[:, right] - expected).max(axis=(1, 2)) > np.abs(modes[:, right] + expected).max(axis=(1, 2))
+        odd = np.abs(modes[:, right] - expected).max(axis=(1, 2)) > np.abs(modes[:, right] + expected).max(
+            axis=(1, 2)
+        )
         tensors[f"{name}.half"], tensors[f"{name}.step"] = rounded(modes[:, :half])
         tensors[f"{name}.odd"] = odd.astype(np.uint8)
     names = model["expression_names"].tolist()
     kept = [i for i, name in enumerate(names) if not is_mirror_image(name)]
-    tensors["expression.kept"], tensors["expression.step"] = rounded(model["expression"][kept])
+    shapes, tensors["expression.step"] = rounded(model["expression"][kept])
+    # Most shapes leave most of the head alone: only the vertices that move are kept.
+    which, vertex = np.nonzero(shapes.any(axis=2))
+    tensors["expression.count"] = np.bincount(which, minlength=len(kept)).astype(np.int32)
+    tensors["expression.vertex"], tensors["expression.moved"] = vertex.astype(np.uint16), shapes[which, vertex]
     for name, array in model.items():
         if name in (*MODES, "expression", "expression_names"):
             continue
@@ -52,14 +58,14 @@ def read(path: Path = PATH) -> dict[str, np.ndarray]:
         modes = expanded(stored[f"{name}.half"], stored[f"{name}.step"])
         sign = np.where(stored[f"{name}.odd"], -1.0, 1.0)[:, None, None].astype(np.float32)
         right = np.arange(modes.shape[1], len(mirror))
-        model[name] = np.concatenate([modes, sign * modes[:, mirror[right]] * reflection.astype(np.float32)], axis=1)
-    kept = dict(
-        zip(
-            [name for name in names if not is_mirror_image(name)],
-            expanded(stored["expression.kept"], stored["expression.step"]),
-            strict=True,
+        model[name] = np.concatenate(
+            [modes, sign * modes[:, mirror[right]] * reflection.astype(np.float32)], axis=1
         )
-    )
+    unmirrored = [name for name in names if not is_mirror_image(name)]
+    shapes = np.zeros((len(unmirrored), len(mirror), 3), dtype=np.int16)
+    which = np.repeat(np.arange(len(unmirrored)), stored["expression.count"])
+    shapes[which, stored["expression.vertex"]] = stored["expression.moved"]
+    kept = dict(zip(unmirrored, expanded(shapes, stored["expression.step"]), strict=True))
     flip = np.array([-1.0, 1.0, 1.0], dtype=np.float32)
     model["expression"] = np.stack(
         [kept[n] if n in kept else kept[n.removesuffix("Right") + "Left"][mirror] * flip for n in names]

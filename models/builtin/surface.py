@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
-from . import figures
-from .plane import Array, direction_of_plane, direction_of_point, plane_of_point
+from facefit.models.builtin import figures
+from facefit.models.builtin.plane import Array, direction_of_plane, direction_of_point, plane_of_point
 
 GAP_MM = 18.0
 LOOSE, TIGHT = 5e-5, 2e-6  # smoothing of broad sections and of feature curves
