@@ -38,7 +38,8 @@ def report_html(result: FitResult, texture: Texture | None = None) -> str:
     data = {
         "scene": directory,
         "block": base64.b64encode(block).decode(),
-        "texture": jpeg_url(texture.srgb, quality=88),
+        "skin": jpeg_url(texture.srgb, quality=88),
+        "lit": jpeg_url(texture.lit, quality=88),
         "captions": {key: caption for key, (_, caption) in LAYERS.items()},
     }
     camera = result.scene.pose.camera_from_model.detach()

@@ -28,7 +28,7 @@
   const bytes = Uint8Array.from(atob(data.block), (c) => c.charCodeAt(0));
   let head = null;
   try {
-    head = new Head(byId("head"), data.scene, bytes, data.texture);
+    head = new Head(byId("head"), data.scene, bytes, [data.skin, data.lit]);
   } catch (error) {
     document.body.classList.add("flat");
   }

@@ -15,7 +15,7 @@ const FRAGMENT = `
 precision highp float;
 varying vec3 n, c, p;
 varying vec2 t;
-uniform sampler2D skin;
+uniform sampler2D skin, baked;
 uniform vec3 sh[9], lamp, eye;
 uniform float look, lit, line, exposure, ceiling;
 vec3 linear(vec3 v) { return mix(v / 12.92, pow((v + 0.055) / 1.055, vec3(2.4)), step(0.04045, v)); }
@@ -28,6 +28,8 @@ void main() {
   vec3 m = normalize(n), toEye = normalize(eye - p);
   // The inside of the head, seen through the mouth, is dark red and darker further in.
   if (!gl_FrontFacing) { gl_FragColor = vec4(vec3(0.24, 0.09, 0.085) * (0.5 + 0.5 * abs(dot(m, toEye))), 1.0); return; }
+  // In the photograph's own light the photograph itself is on the surface: nothing is closer to it.
+  if (look < 0.5 && lit < 0.5) { gl_FragColor = vec4(texture2D(baked, t).rgb, 1.0); return; }
   vec3 photo = sh[0] + sh[1] * m.y + sh[2] * m.z + sh[3] * m.x + sh[4] * m.x * m.y + sh[5] * m.y * m.z
     + sh[6] * (3.0 * m.z * m.z - 1.0) + sh[7] * m.x * m.z + sh[8] * (m.x * m.x - m.y * m.y);
   // Nothing in the photograph tells how bright its light would be on shoulders: not brighter than on the face.
@@ -44,7 +46,7 @@ void main() {
 }`;
 
 class Head {
-  constructor(canvas, scene, bytes, textureUrl) {
+  constructor(canvas, scene, bytes, pictures) {
     this.canvas = canvas;
     const gl = this.gl = canvas.getContext("webgl2", { antialias: true, alpha: true })
       || canvas.getContext("webgl", { antialias: true, alpha: true });
@@ -56,7 +58,7 @@ class Head {
     this.light = foldedLight(scene.light);
     this.exposure = Math.max(0.02, scene.exposure);
     this.ceiling = scene.ceiling;
-    this.prepare(textureUrl);
+    this.prepare(pictures);
     this.morph();
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
@@ -76,7 +78,7 @@ class Head {
     for (let i = 0; i < this.base.length; i++) this.reach = Math.max(this.reach, Math.abs(this.base[i] - this.middle[i % 3]));
   }
 
-  prepare(textureUrl) {
+  prepare(pictures) {
     const gl = this.gl, program = this.program = gl.createProgram();
     for (const [kind, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
       const shader = gl.createShader(kind);
@@ -103,10 +105,20 @@ class Head {
     this.triangleBuffer = gl.createBuffer();
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.triangleBuffer);
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, this.triangles, gl.STATIC_DRAW);
-    gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
+    pictures.forEach((url, unit) => this.texture(url, unit));
+    gl.uniform1i(this.place.skin, 0);
+    gl.uniform1i(this.place.baked, 1);
+    gl.enable(gl.DEPTH_TEST);
+    gl.blendFunc(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA);
+  }
+
+  texture(url, unit) {
+    const gl = this.gl, handle = gl.createTexture(), image = new Image();
+    const bind = () => { gl.activeTexture(gl.TEXTURE0 + unit); gl.bindTexture(gl.TEXTURE_2D, handle); };
+    bind();
     gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGB, 1, 1, 0, gl.RGB, gl.UNSIGNED_BYTE, new Uint8Array([190, 150, 130]));
-    const image = new Image();
     image.onload = () => {
+      bind();
       gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGB, gl.RGB, gl.UNSIGNED_BYTE, image);
       gl.generateMipmap(gl.TEXTURE_2D);
       gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR_MIPMAP_LINEAR);
@@ -114,9 +126,7 @@ class Head {
       gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE);
       this.draw();
     };
-    image.src = textureUrl;
-    gl.enable(gl.DEPTH_TEST);
-    gl.blendFunc(gl.SRC_ALPHA, gl.ONE_MINUS_SRC_ALPHA);
+    image.src = url;
   }
 
   // From the model's vertices to those split along the texture's seams.

@@ -136,7 +136,7 @@ def test_the_page_carries_the_viewers_data(html: str) -> None:
     block = base64.b64decode(data["block"])
     last = data["scene"]["targets"][-1]["values"]
     assert len(block) >= last[1] + 2 * last[2]
-    assert data["texture"].startswith("data:image/jpeg;base64,")
+    assert data["skin"].startswith("data:image/jpeg;base64,")
 
 
 def test_the_report_is_written_whole_or_not_at_all(result: FitResult, tmp_path: Path) -> None:

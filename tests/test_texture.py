@@ -22,12 +22,12 @@ from facefit.uv_layout import texture_layout
 SIZE = 256
 
 
-def at_vertices(result: FitResult, texture: Texture) -> np.ndarray:
-    """The texture's sRGB level (0-255) at each vertex of the toy, whose texture coordinates are its vertices.
-    """
+def at_vertices(result: FitResult, texture: Texture, lit: bool = False) -> np.ndarray:
+    """sRGB level (0-255) at each vertex of the toy, whose texture coordinates are its vertices."""
+    image = texture.lit if lit else texture.srgb
     place = np.stack([texture.uv[:, 0], 1 - texture.uv[:, 1]], 1) * SIZE
     column, row = place.astype(int).clip(0, SIZE - 1).T
-    return texture.srgb[row, column].astype(float)
+    return image[row, column].astype(float)
 
 
 def albedo_levels(result: FitResult) -> np.ndarray:
@@ -55,6 +55,34 @@ def test_the_texture_of_a_rendering_is_the_albedo_it_was_rendered_with(result: F
     texture = bake_texture(result, SIZE)
     difference = np.abs(at_vertices(result, texture) - albedo_levels(result))
     assert np.median(difference) < 2 and np.quantile(difference, 0.99) < 8
+
+
+def test_with_its_light_a_seen_texel_is_the_photographs_pixel(result: FitResult) -> None:
+    texture = bake_texture(result, SIZE)
+    place = np.stack([texture.uv[:, 0], 1 - texture.uv[:, 1]], 1) * SIZE
+    column, row = place.astype(int).clip(0, SIZE - 1).T
+    seen = texture.seen[row, column] == 255
+    scene = result.scene
+    pixels = scene.camera.project(scene.pose.apply(scene.shape(result.model))).numpy().astype(int)
+    photo = result.observation.image[pixels[seen, 1], pixels[seen, 0]].astype(float)
+    assert seen.mean() > 0.05
+    assert np.quantile(np.abs(at_vertices(result, texture, lit=True)[seen] - photo), 0.95) < 4
+
+
+@pytest.mark.parametrize(("factor", "kept"), [(2.5, False), (0.4, True)])
+def test_a_bright_patch_is_light_and_a_dark_one_is_skin(result: FitResult, factor: float, kept: bool) -> None:
+    """Twice and a half as bright as the face is no skin but light that the fit missed; dark may be a beard.
+    """
+    albedo = result.model.albedo(result.scene.albedo).clone()
+    cheek = (result.model.mean - torch.tensor([-20.0, 30.0, 80.0])).norm(dim=1) < 38
+    albedo[cheek] *= factor
+    levels = at_vertices(result, bake_texture(painted(result, albedo), SIZE))
+    core = ((result.model.mean - torch.tensor([-20.0, 30.0, 80.0])).norm(dim=1) < 12).numpy()
+    painted_on = 255 * linear_to_srgb(albedo.clamp(0, 1)).numpy()
+    share = np.median(levels[core, 1] - albedo_levels(result)[core, 1]) / np.median(
+        painted_on[core, 1] - albedo_levels(result)[core, 1]
+    )
+    assert share > 0.85 if kept else share < 0.75
 
 
 def test_light_does_not_enter_the_texture(result: FitResult) -> None:

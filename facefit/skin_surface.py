@@ -1,0 +1,142 @@
+"""What each vertex contributes to the texture: where it is seen, its light, and a colour for where it is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.sparse import csr_array, diags_array
+from scipy.sparse.linalg import splu
+from torch import Tensor
+
+from facefit.fitting.result import FitResult
+from facefit.mesh import adjacency, vertex_normals
+from facefit.models.face_model import LinearFaceModel
+from facefit.overlay import face_vertices
+from facefit.photo_view import PhotoView, smoothstep
+
+# The cosine between normal and viewing ray from which a point begins to be believed, and from which it fully
+# is: towards the contour a pixel covers much skin, and an error of the fit lets the background in.
+GRAZING = (0.2, 0.55)
+
+# Irradiance below this part of its mean is not divided out fully: it would turn noise of deep shadow into
+# colour.
+DARKEST = 0.25
+
+# Over this length along the surface the model's albedo is brought to the colour that the photograph shows.
+COLOUR_SMOOTHING_MM = 10.0
+
+# Towards the border of the face the photograph fades out over this length.
+BORDER_MM = 20.0
+
+# Skin does not lie in patches half as bright again as the face: beyond this (the logarithm of the factor) a
+# bright patch is light that the fit has missed, and is taken out. Dark patches are left: they may be beard or
+# hair.
+BRIGHT_PATCH = 0.25
+
+
+@dataclass(frozen=True)
+class SkinSurface:
+    """Per vertex: camera axes (mm), trust in the photograph (0-1), light to divide out, colour to fill in
+    (linear), and the light under which to show what was filled in.
+    """
+
+    camera_points: Float[Tensor, "vertices 3"]
+    trust: Float[Tensor, "vertices 1"]
+    light: Float[Tensor, "vertices 3"]
+    fill: Float[Tensor, "vertices 3"]
+    shown_light: Float[Tensor, "vertices 3"]
+
+    @staticmethod
+    def of(result: FitResult, size: int) -> tuple[SkinSurface, PhotoView]:
+        """The surface of a fit and the photograph around it, for a texture of `size` texels a side."""
+        model, scene = result.model.to("cpu"), result.scene.to("cpu")
+        vertices = scene.shape(model)
+        camera_points = scene.pose.apply(vertices)
+        normals = vertex_normals(vertices, model.triangles)
+        toward_camera = -torch.nn.functional.normalize(camera_points, dim=1)
+        facing = (normals @ scene.pose.camera_from_model.T * toward_camera).sum(1, keepdim=True)
+        graph = adjacency(model.topology.triangles, model.n_vertices)
+        edge_mm = _edge_mm(model, graph)
+        trust = smoothstep(facing, *GRAZING) * _face_weight(model, graph, edge_mm)
+
+        view = PhotoView.of(result, camera_points, size)
+        irradiance = scene.lighting.irradiance(normals)
+        light = _without_darkness(irradiance)
+        albedo = model.albedo(scene.albedo).clamp(min=0.005)
+        color, visible = view.sample(camera_points, coarse=True)
+        tint, excess = _tint(
+            graph * (COLOUR_SMOOTHING_MM / edge_mm) ** 2, albedo, color / light, visible * trust
+        )
+        brightest = irradiance[face_vertices(model)].quantile(0.999)
+        shown = torch.minimum(light, brightest)
+        surface = SkinSurface(camera_points, trust, light * excess.exp(), albedo * tint / excess.exp(), shown)
+        return surface, view
+
+    @property
+    def channels(self) -> Float[Tensor, "vertices 13"]:
+        return torch.cat([self.camera_points, self.trust, self.light, self.fill, self.shown_light], 1)
+
+    @staticmethod
+    def from_channels(channels: Float[Tensor, "points 13"]) -> SkinSurface:
+        parts = torch.tensor_split(channels, (3, 4, 7, 10), dim=1)
+        return SkinSurface(*parts)
+
+
+def _tint(
+    stiffness: csr_array,
+    albedo: Float[Tensor, "vertices 3"],
+    skin: Float[Tensor, "vertices 3"],
+    seen: Float[Tensor, "vertices 1"],
+) -> tuple[Float[Tensor, "vertices 3"], Float[Tensor, "vertices 1"]]:
+    """Factor that brings the model's albedo to the photographed skin, smooth on the surface; its excess
+    brightness.
+
+    The logarithm g of the factor minimises sum w (g - log ratio)^2 + length^2 |grad g|^2 with a faint pull to
+    the mean: seen vertices keep the photograph's low frequencies, hidden ones continue them harmonically.
+    """
+    if float(seen.sum()) < 1:
+        return torch.ones_like(albedo), torch.zeros_like(seen)
+    w = seen[:, 0].double().numpy()
+    ratio = ((skin.clamp(min=0) + 0.02).log() - (albedo + 0.02).log()).clamp(-1.5, 1.5).double().numpy()
+    mean = (w[:, None] * ratio).sum(0) / w.sum()
+    diagonal = stiffness.sum(1) + w + 1e-3
+    factor = splu(
+        (diags_array(diagonal) - stiffness).tocsc(), diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+    )
+    g = torch.from_numpy(factor.solve(w[:, None] * (ratio - mean)) + mean).float()
+    brightness = g.mean(1, keepdim=True)
+    above = (brightness - brightness[seen > 0.5].median() - BRIGHT_PATCH).clamp(min=0)
+    # What is above the limit is halved at first and never exceeds another half of the limit.
+    kept = BRIGHT_PATCH / 2 * (1 - (-above / BRIGHT_PATCH).exp())
+    return g.exp(), above - kept
+
+
+def _face_weight(model: LinearFaceModel, graph: csr_array, edge_mm: float) -> Float[Tensor, "vertices 1"]:
+    """1 on the face and its eyes, which the photograph shows; 0 on scalp and neck, under hair and cloth.
+
+    It rises from the border inwards over about `BORDER_MM`, by diffusion along the surface: n steps that mix
+    a vertex half and half with its neighbours spread by sqrt(n / 2) edges.
+    """
+    weight = face_vertices(model).double().numpy()
+    if not weight.all():
+        count = graph.sum(1)
+        mean = diags_array(1 / np.maximum(count, 1)) @ graph + diags_array((count == 0).astype(float))
+        for _ in range(min(100, round(2 * (BORDER_MM / 2 / edge_mm) ** 2))):
+            weight = 0.5 * weight + 0.5 * (mean @ weight)
+    return smoothstep(torch.from_numpy(weight).float()[:, None], 0.5, 0.9)
+
+
+def _edge_mm(model: LinearFaceModel, graph: csr_array) -> float:
+    """The typical length of an edge of the mean face."""
+    start, end = graph.nonzero()
+    return float((model.mean[start] - model.mean[end]).norm(dim=1).median())
+
+
+def _without_darkness(irradiance: Float[Tensor, "vertices 3"]) -> Float[Tensor, "vertices 3"]:
+    """Irradiance with its dark end lifted smoothly, so that it can be divided by."""
+    floor = DARKEST * irradiance.clamp(min=0).mean().clamp(min=1e-4)
+    return torch.where(irradiance > floor, irradiance, floor * (irradiance / floor - 1).clamp(min=-1).exp())
