@@ -37,47 +37,62 @@ class GaussNewton:
         free: tuple[str, ...],
         name: str = "gauss-newton",
     ) -> tuple[Scene, StageReport]:
+        """The scene with the lowest cost found, and how it went.
+
+        The report compares start and end by one yardstick, the terms as they were last frozen: sigmas and robust
+        weights that follow the fit would make costs incomparable.
+        """
         started = time.perf_counter()
-        damping, accepted = self.damping, 0
-        status = Status.STEPS_USED
-        before: dict[str, float] = {}
-        after: dict[str, float] = {}
-        while accepted < self.steps:
+        start, damping, accepted = scene, self.damping, 0
+        status = Status.STEPS_USED if residuals else Status.NOTHING_TO_FIT
+        while residuals and scene.layout(free) and accepted < self.steps:
             # Each freezes from its last frozen self, so that it may keep what has not changed.
             residuals = [residual.freeze(scene) for residual in residuals]
             parts = [normal_equations(residual, scene, free) for residual in residuals]
-            if not before:
-                before = {r.name: part.cost for r, part in zip(residuals, parts, strict=True)}
             system = sum(parts[1:], parts[0])
             if not (math.isfinite(system.cost) and bool(torch.isfinite(system.matrix).all())):
                 status = Status.NOT_FINITE
                 break
-            taken = None
-            for _ in range(self.refusals):
-                step = damped_step(system, damping)
-                if step is None:
-                    damping = max(4 * damping, 1e-6)
-                    continue
-                x = scene.pack(free)
-                candidate = scene.with_packed(free, x + step.to(x))
-                costs = {residual.name: cost(residual, candidate) for residual in residuals}
-                total = sum(costs.values())
-                # A NaN compares false, so a step into nonsense is refused like one uphill.
-                if total < system.cost:
-                    taken = candidate
-                    break
-                damping = max(4 * damping, 1e-6)
+            taken, total, damping = self._descend(residuals, scene, free, system, damping)
             if taken is None:
                 status = Status.NO_DESCENT
                 break
-            scene, accepted, after = taken, accepted + 1, costs
-            damping = max(damping / 3, 1e-9)
+            scene, accepted = taken, accepted + 1
             if system.cost - total <= self.tolerance * system.cost:
                 status = Status.CONVERGED
                 break
-        return scene, StageReport(
-            name, status, accepted, before, after or before, time.perf_counter() - started
-        )
+        seconds = time.perf_counter() - started
+        before, after = cost_by_term(residuals, start), cost_by_term(residuals, scene)
+        return scene, StageReport(name, status, accepted, before, after, seconds)
+
+    def _descend(
+        self,
+        residuals: Sequence[AbstractResidual],
+        scene: Scene,
+        free: tuple[str, ...],
+        system: NormalEquations,
+        damping: float,
+    ) -> tuple[Scene | None, float, float]:
+        """The first damped step that lowers the cost (None after too many refusals), its cost, the next damping."""
+        x = scene.pack(free)
+        for _ in range(self.refusals):
+            step = damped_step(system, damping)
+            if step is not None:
+                candidate = scene.with_packed(free, x + step.to(x))
+                total = sum(cost(residual, candidate) for residual in residuals)
+                # A NaN compares false, so a step into nonsense is refused like one uphill.
+                if total < system.cost:
+                    return candidate, total, max(damping / 3, 1e-9)
+            damping = max(4 * damping, 1e-6)
+        return None, system.cost, damping
+
+
+def cost_by_term(residuals: Sequence[AbstractResidual], scene: Scene) -> dict[str, float]:
+    """Each term's cost; terms of one name are added."""
+    costs: dict[str, float] = {}
+    for residual in residuals:
+        costs[residual.name] = costs.get(residual.name, 0.0) + cost(residual, scene)
+    return costs
 
 
 def damped_step(system: NormalEquations, damping: float) -> Float[Tensor, "unknowns"] | None:

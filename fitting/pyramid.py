@@ -27,19 +27,19 @@ class PyramidLevel:
 
 def face_box(observation: Observation) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of the landmarks with a margin (more above, for the forehead), inside the photograph."""
-    if observation.landmarks is None or not np.isfinite(observation.landmarks).any():
-        return 0, 0, observation.width, observation.height
+    whole = (0, 0, observation.width, observation.height)
+    if observation.landmarks is None:
+        return whole
     known = observation.landmarks[np.isfinite(observation.landmarks).all(1)]
+    if not len(known):
+        return whole
     low, high = known.min(0), known.max(0)
-    reach = MARGIN * float((high - low).max())
-    left, top = np.floor(low - [reach, 1.7 * reach]).astype(int)
-    right, bottom = np.ceil(high + [reach, 0.7 * reach]).astype(int)
-    return (
-        max(0, min(left, observation.width - 1)),
-        max(0, min(top, observation.height - 1)),
-        min(observation.width, max(right, 1)),
-        min(observation.height, max(bottom, 1)),
-    )
+    # At least two pixels, so that landmarks in one place still have a picture around them.
+    reach = MARGIN * max(float((high - low).max()), 6.0)
+    size = np.array([observation.width, observation.height])
+    left, top = np.floor(low - [reach, 1.7 * reach]).clip(0, size - 1).astype(int)
+    right, bottom = np.ceil(high + [reach, 0.7 * reach]).clip(1, size).astype(int)
+    return int(left), int(top), max(int(right), int(left) + 1), max(int(bottom), int(top) + 1)
 
 
 def face_pyramid(observation: Observation, sizes: Sequence[int]) -> list[PyramidLevel]:

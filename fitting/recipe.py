@@ -20,7 +20,7 @@ from facefit.fitting.result import FitResult, StageReport, Status
 from facefit.fitting.stages import STANDARD, Stage
 from facefit.fitting.surface_samples import surface_samples
 from facefit.models.face_model import LinearFaceModel
-from facefit.models.scene import Scene
+from facefit.models.scene import BLOCKS, Scene
 from facefit.observation import Observation
 
 Progress = Callable[[str, float], None]
@@ -40,6 +40,8 @@ def fit(
     """
     began = time.perf_counter()
     scene = landmark_start(observation, model) if start is None else start
+    if not bool(torch.isfinite(scene.pack(tuple(b for b in BLOCKS if b != "offsets"))).all()):
+        raise ValueError("the start holds NaN or infinite numbers; a fit needs a finite scene to begin with")
     sizes = sorted({stage.photometric_px for stage in stages if stage.photometric_px})
     levels = dict(zip(sizes, face_pyramid(observation, sizes), strict=True))
     reports: list[StageReport] = []
@@ -54,9 +56,10 @@ def fit(
                 lit = True
             if stage.photometric_px and math.isnan(rms_start):
                 rms_start, _ = photometric_rms(scene, model, levels[sizes[-1]])
-            residuals = terms(stage, observation, model, scene, levels.get(stage.photometric_px))
-            free = freed(stage, observation)
-            scene, report = stage.solver.solve(residuals, scene, free, stage.name)
+            evidence = terms(stage, observation, model, levels.get(stage.photometric_px))
+            # Priors alone would only draw the face back to the mean.
+            residuals = [*evidence, *priors(stage, observation)] if evidence else []
+            scene, report = stage.solver.solve(residuals, scene, freed(stage, observation), stage.name)
             reports.append(report)
         rms, used = (math.nan, math.nan)
         if sizes:
@@ -82,9 +85,9 @@ def freed(stage: Stage, observation: Observation) -> tuple[str, ...]:
 
 
 def terms(
-    stage: Stage, observation: Observation, model: LinearFaceModel, scene: Scene, level: PyramidLevel | None
+    stage: Stage, observation: Observation, model: LinearFaceModel, level: PyramidLevel | None
 ) -> list[AbstractResidual]:
-    """The evidence and the priors of one stage."""
+    """The evidence of one stage; empty where the photograph offers none of it."""
     found: list[AbstractResidual | None] = []
     if stage.landmarks:
         found.append(landmark_residual(observation, model))
@@ -93,14 +96,21 @@ def terms(
     if level is not None:
         samples = surface_samples(model, stage.samples)
         found.append(PhotometricResidual(model, samples, level, stage.independent))
-    for block in ("identity", "expression", "albedo"):
-        if block in stage.free:
-            found.append(CoefficientPrior(block, stage.prior))
+    return [term for term in found if term is not None]
+
+
+def priors(stage: Stage, observation: Observation) -> list[AbstractResidual]:
+    """What is believed of a stage's unknowns without the photograph."""
+    found: list[AbstractResidual] = [
+        CoefficientPrior(block, stage.prior)
+        for block in ("identity", "expression", "albedo")
+        if block in stage.free
+    ]
     if "focal" in stage.free and observation.focal_sigma > 0:
         found.append(FocalPrior(math.log(float(observation.camera.focal_px)), observation.focal_sigma))
     if "lighting" in stage.free:
         found.append(LightPrior())
-    return [term for term in found if term is not None]
+    return found
 
 
 def exposed(scene: Scene, model: LinearFaceModel, level: PyramidLevel, samples: int) -> Scene:

@@ -53,7 +53,6 @@ def test_a_good_photograph_is_fitted(good: FitResult) -> None:
     assert good.landmarks_fitted is not None and good.landmarks_fitted.shape == (68, 2)
 
 
-@pytest.mark.xfail(strict=True, reason="costs before and after are whitened by different sigmas and weights")
 def test_no_stage_raises_the_cost_of_its_terms(good: FitResult) -> None:
     for stage in good.stages:
         assert sum(stage.cost_after.values()) <= sum(stage.cost_before.values()) * 1.02, stage.name
@@ -95,33 +94,25 @@ def test_a_given_start_is_where_the_fit_begins() -> None:
     assert same_scene(TRUTH, toy_scene(6, yaw=8))
 
 
-NO_TERM = pytest.mark.xfail(strict=True, raises=IndexError, reason="a stage without any term is an error")
-
-
-@NO_TERM
 def test_without_landmarks_the_photograph_is_fitted_from_the_middle() -> None:
     result = fit(with_landmarks(None), toy_model())
     assert_sane(result)
     assert math.isnan(result.landmark_error)
 
 
-@NO_TERM
 def test_without_landmarks_the_fast_recipe_says_there_is_nothing_to_fit() -> None:
     result = fit(with_landmarks(None), toy_model(), stages=FAST)
     assert_sane(result)
     assert result.status is Status.NOTHING_TO_FIT
 
 
-@NO_TERM
 def test_landmarks_that_are_all_unknown_are_no_landmarks() -> None:
     result = fit(with_landmarks(np.full((68, 2), np.nan)), toy_model())
     assert_sane(result)
     assert math.isnan(result.landmark_error)
 
 
-@pytest.mark.parametrize(
-    "kept", [[30], [36, 45], [30, 36, 45, 48, 54], pytest.param(list(range(17)), marks=NO_TERM)]
-)
+@pytest.mark.parametrize("kept", [[30], [36, 45], [30, 36, 45, 48, 54], list(range(17))])
 def test_a_few_landmarks_are_fitted_as_far_as_they_go(kept: list[int]) -> None:
     landmarks = np.full((68, 2), np.nan)
     landmarks[kept] = landmarks_of(TRUTH)[kept]
@@ -140,14 +131,7 @@ def test_contradictory_landmarks_leave_a_finite_face(seed: int) -> None:
     assert_sane(fit(with_landmarks(random.uniform((0, 0), size, (68, 2))), toy_model()))
 
 
-NO_CROP = pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="face_box of one whole pixel position is empty"
-)
-
-
-@pytest.mark.parametrize(
-    "landmarks", [pytest.param("one point", marks=NO_CROP), "a line", "mirrored", "upside down"]
-)
+@pytest.mark.parametrize("landmarks", ["one point", "a line", "mirrored", "upside down"])
 def test_landmarks_of_no_face_leave_a_finite_face(landmarks: str) -> None:
     points = landmarks_of(TRUTH)
     if landmarks == "one point":
@@ -230,7 +214,6 @@ def test_a_start_behind_the_camera_ends_in_a_finite_scene() -> None:
     assert_finite(fit(observe(TRUTH), toy_model(), start=behind).scene)
 
 
-@pytest.mark.xfail(strict=True, reason="the last stage's status hides that the start was not finite")
 def test_a_start_that_is_not_finite_is_not_passed_off_as_a_result() -> None:
     lost = TRUTH.with_pose(Pose(torch.full((3,), math.nan), TRUTH.pose.translation_mm))
     try:
