@@ -5,13 +5,14 @@ All coordinates are pixels of the original photograph after its EXIF orientation
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import math
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -174,9 +175,49 @@ class Photograph:
 
 def read_photograph(path: str | Path) -> Photograph:
     """Decode a photograph of any common kind, or say in one sentence why not (`UnreadableInput`)."""
-    image, exif = _decode(Path(path))
-    focal = exif_focal_px(exif, image.width, image.height)
-    image = ImageOps.exif_transpose(image)
+    path = Path(path)
+    if path.suffix.lower() in (".heic", ".heif"):
+        _register_heif(path)
+    try:
+        # Opened here, so that it is closed whatever a decoder does.
+        with path.open("rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of damaged tags; what matters is raised
+            return _decode(path, stream)
+    except UnreadableInput:
+        raise
+    except FileNotFoundError:
+        raise UnreadableInput(f"no such file: {path}") from None
+    except IsADirectoryError:
+        raise UnreadableInput(f"{path} is a folder: give the photographs in it, as {path}/*.jpg") from None
+    except Image.DecompressionBombError:
+        raise UnreadableInput(_too_large(path, "too many pixels")) from None
+    except UnidentifiedImageError:
+        raise UnreadableInput(
+            f"{path} is not a photograph: its content is no JPEG, PNG, TIFF, WebP …"
+        ) from None
+    except Exception as error:  # thirty decoders raise whatever comes to hand on a damaged file
+        if isinstance(error, OSError) and error.strerror:
+            raise UnreadableInput(f"{path} cannot be read: {error.strerror}") from None
+        reason = str(error) or type(error).__name__
+        raise UnreadableInput(f"{path} is damaged or cut off ({reason}): copy it again") from None
+
+
+def _decode(path: Path, stream: BinaryIO) -> Photograph:
+    Image.init()
+    image: Image.Image = Image.open(stream, formats=[name for name in _FORMATS if name in Image.OPEN])
+    if image.width * image.height > PIXEL_LIMIT:
+        raise UnreadableInput(_too_large(path, f"{image.width} x {image.height} pixels"))
+    if min(image.size) < SMALLEST_SIDE:
+        raise UnreadableInput(
+            f"{path} has {image.width} x {image.height} pixels: a face needs about 40 to be found"
+        )
+    image.load()
+    focal = None
+    # A photograph whose EXIF block alone is damaged is taken as it lies, without a focal length.
+    with contextlib.suppress(Exception):
+        focal = exif_focal_px(image.getexif(), image.width, image.height)
+    with contextlib.suppress(Exception):
+        image = ImageOps.exif_transpose(image)
     usable = None
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -222,42 +263,6 @@ def exif_focal_px(exif: Image.Exif, width: int, height: int) -> float | None:
         focal *= long_side / max(recorded) if min(recorded) > 0 else 1
     low, high = PLAUSIBLE_FOCAL_35MM
     return focal if low <= focal * DIAGONAL_35MM / diagonal <= high else None
-
-
-def _decode(path: Path) -> tuple[Image.Image, Image.Exif]:
-    if path.suffix.lower() in (".heic", ".heif"):
-        _register_heif(path)
-    try:
-        # Opened here, so that it is closed whatever a decoder does.
-        with path.open("rb") as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of damaged tags; what matters is raised below
-            Image.init()
-            image = Image.open(stream, formats=[name for name in _FORMATS if name in Image.OPEN])
-            if image.width * image.height > PIXEL_LIMIT:
-                raise UnreadableInput(_too_large(path, f"{image.width} x {image.height} pixels"))
-            if min(image.size) < SMALLEST_SIDE:
-                raise UnreadableInput(
-                    f"{path} has {image.width} x {image.height} pixels: a face needs about 40 to be found"
-                )
-            image.load()
-            return image, image.getexif()
-    except UnreadableInput:
-        raise
-    except FileNotFoundError:
-        raise UnreadableInput(f"no such file: {path}") from None
-    except IsADirectoryError:
-        raise UnreadableInput(f"{path} is a folder: give the photographs in it, as {path}/*.jpg") from None
-    except Image.DecompressionBombError:
-        raise UnreadableInput(_too_large(path, "too many pixels")) from None
-    except UnidentifiedImageError:
-        raise UnreadableInput(
-            f"{path} is not a photograph: its content is neither JPEG, PNG, TIFF, WebP …"
-        ) from None
-    except Exception as error:  # thirty decoders raise whatever comes to hand on a damaged file
-        if isinstance(error, OSError) and error.strerror:
-            raise UnreadableInput(f"{path} cannot be read: {error.strerror}") from None
-        reason = str(error) or type(error).__name__
-        raise UnreadableInput(f"{path} is damaged or cut off ({reason}): copy it again") from None
 
 
 def _too_large(path: Path, size: str) -> str:

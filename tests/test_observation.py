@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 
 from facefit.detection import AbstractDetector, Face, landmark_covariance
 from facefit.errors import NoFaceFound, UnreadableInput
@@ -101,14 +101,18 @@ def test_transparent_pixels_are_masked_and_their_colour_forgotten(tmp_path: Path
     assert np.ptp(photo.pixels[:, :20]) == 0
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that announces a size and breaks off."""
+def png(width: int, height: int, depth: int, rows: bytes) -> bytes:
+    """An RGB PNG that announces a size and holds these rows, be they enough or not."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def png_header(width: int, height: int) -> bytes:
+    return png(width, height, 8, b"\0" * 1000)
 
 
 def jpeg(image: np.ndarray = PIXELS) -> bytes:
@@ -155,24 +159,50 @@ def test_an_enormous_picture_is_refused_without_decoding_it(tmp_path: Path) -> N
     assert PIXEL_LIMIT < 20_000 * 20_000
 
 
-def test_no_damage_raises_anything_but_unreadable(tmp_path: Path) -> None:
+def test_no_damage_raises_or_warns_anything_but_unreadable(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
-    whole = {"JPEG": jpeg(), "PNG": b"", "TIFF": b"", "GIF": b"", "WEBP": b"", "BMP": b""}
-    for kind in list(whole)[1:]:
-        buffer = io.BytesIO()
-        Image.fromarray(PIXELS).save(buffer, kind)
-        whole[kind] = buffer.getvalue()
+    exif = exif_with(FocalLengthIn35mmFilm=26, ExifImageWidth=40, ExifImageHeight=48)
+    exif[ExifTags.Base.Orientation] = 6
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     path = tmp_path / "a.jpg"
-    for content in whole.values():
-        for _ in range(40):
-            damaged = bytearray(content)
-            for place in rng.integers(0, len(damaged), 4):
+    for kind, mode in (
+        ("JPEG", "CMYK"),
+        ("PNG", "RGBA"),
+        ("TIFF", "RGB"),
+        ("GIF", "P"),
+        ("WEBP", "RGB"),
+        ("BMP", "L"),
+    ):
+        buffer = io.BytesIO()
+        more = (
+            {} if kind in ("GIF", "BMP") else {"exif": exif, "icc_profile": profile.replace(b"sRGB", b"mine")}
+        )
+        Image.fromarray(PIXELS).convert(mode).save(buffer, kind, **more)
+        whole = buffer.getvalue()
+        for _ in range(60):
+            damaged = bytearray(whole)
+            for place in rng.integers(0, min(len(damaged), rng.choice([200, len(damaged)])), 4):
                 damaged[place] = rng.integers(256)
-            path.write_bytes(damaged[: rng.integers(1, len(damaged) + 1)] if rng.random() < 0.5 else damaged)
+            path.write_bytes(damaged[: rng.integers(1, len(damaged) + 1)] if rng.random() < 0.3 else damaged)
             try:
                 read_photograph(path)
             except UnreadableInput:
                 pass
+
+
+def test_a_damaged_exif_block_does_not_lose_the_photograph(tmp_path: Path) -> None:
+    exif = exif_with(FocalLengthIn35mmFilm=26)
+    whole = save(tmp_path / "a.jpg", Image.fromarray(PIXELS), exif=exif).read_bytes()
+    at = whole.index(b"Exif") + 14  # the number of entries of the first directory
+    (tmp_path / "a.jpg").write_bytes(whole[:at] + b"\xff\xff" + whole[at + 2 :])
+    assert read_photograph(tmp_path / "a.jpg").pixels.shape == PIXELS.shape
+
+
+def test_sixteen_bits_a_channel_are_read_to_a_grey_level(tmp_path: Path) -> None:
+    deep = RNG.integers(0, 65536, (40, 30, 3)).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in deep)
+    (tmp_path / "a.png").write_bytes(png(30, 40, 16, rows))
+    assert np.abs(read_photograph(tmp_path / "a.png").pixels - deep / 257.0).max() < 1
 
 
 def exif_with(**tags: float) -> Image.Exif:
