@@ -27,7 +27,6 @@ from facefit.models.face_model import Landmarks, LinearFaceModel, ModelSource, T
 from facefit.models.landmark_map import landmarks_from_table, packaged
 from facefit.models.pack import load_pack, save_model
 from facefit.models.regions import plan, standard_regions
-from facefit.models.restrict import restrict
 from facefit.models.symmetry import mirror_pairs
 
 FACTS = packaged("ict.toml")
@@ -52,14 +51,13 @@ def load(path: Path | None = None, *, whole: bool = False) -> LinearFaceModel:
     """
     path = installed_path() if path is None else path
     pack = converted(path) if path.is_dir() else path
-    model = load_pack(pack)
-    if len(model.mean) != FACTS["vertices"]:
+    model = load_pack(pack, region=None if whole else "fit")
+    expected = FACTS["vertices"] if whole else len(_part_vertices(FIT_PARTS))
+    if model.n_vertices != expected:
         raise ModelFileError(
-            f"{pack}: has {len(model.mean)} vertices, ICT-FaceKit has {FACTS['vertices']}; "
+            f"{pack}: has {model.n_vertices} vertices, ICT-FaceKit has {expected}; "
             f"delete it and {INSTALL_HINT}"
         )
-    if not whole:
-        model = restrict(model, model.topology.region("fit"))
     return with_albedo_prior(model)
 
 
@@ -176,21 +174,23 @@ def _regions(
     landmarks: Landmarks,
     expressions: list[Float[np.ndarray, "vertices 3"]],
 ) -> dict[str, Int[np.ndarray, "n"]]:
-    def part(name: str) -> Int[np.ndarray, "n"]:
-        first, last = FACTS["parts"][name]
-        return np.arange(first, last + 1)
-
     view = plan(mean, triangles, landmarks)
     assert view is not None
-    skin = np.concatenate([part("face"), part("head_and_neck")])
-    eyes = [part("sclera_right"), part("sclera_left")]
-    found = standard_regions(view, np.stack(expressions), face=part("narrow_face"))
+    skin = _part_vertices(("face", "head_and_neck"))
+    eyes = [_part_vertices((name,)) for name in ("sclera_right", "sclera_left")]
+    found = standard_regions(view, np.stack(expressions), face=_part_vertices(("narrow_face",)))
     on_skin = {name: np.intersect1d(members, skin) for name, members in found.items()}
     return on_skin | {
-        "fit": np.concatenate([part(name) for name in FIT_PARTS]),
+        "fit": _part_vertices(FIT_PARTS),
         "skin": skin,
         "right_eyeball": eyes[0],
         "left_eyeball": eyes[1],
         "eyeballs": np.concatenate(eyes),
         "jawline": np.array(FACTS["jawline"]["right"] + FACTS["jawline"]["left"][::-1]),
     }
+
+
+def _part_vertices(names: tuple[str, ...]) -> Int[np.ndarray, "n"]:
+    """The vertices of the named parts; ranges in the facts include their end."""
+    ranges = [FACTS["parts"][name] for name in names]
+    return np.concatenate([np.arange(first, last + 1) for first, last in ranges])

@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 from facefit.errors import ModelFileError
 from facefit.models.cache import atomic_path, sha256_of
 from facefit.models.face_model import Landmarks, LicenceClass, LinearFaceModel, ModelSource, Topology
+from facefit.models.restrict import restrict_topology
 
 VERSION = 1
 BASES = ("identity_basis", "expression_basis", "albedo_basis")
@@ -44,27 +45,19 @@ def save_model(model: LinearFaceModel, path: Path | str, *, compact: bool = Fals
         save_file(tensors, part, metadata={"facefit": _card(model)})
 
 
-def load_pack(path: Path | str) -> LinearFaceModel:
-    """Read what `save_model` wrote; anything else is a `ModelFileError`."""
+def load_pack(path: Path | str, region: str | None = None) -> LinearFaceModel:
+    """Read what `save_model` wrote; anything else is a `ModelFileError`. `region` keeps only its vertices."""
     path = Path(path)
     card, tensors = read_tensors(path)
-    try:
-        source = ModelSource(**card["source"])
-        names = tuple(str(name) for name in card["expressions"]["names"])
-    except (KeyError, TypeError) as error:
-        raise ModelFileError(f"{path}: its card lacks or misnames an entry: {error}") from error
-    if source.licence_class not in get_args(LicenceClass):
-        raise ModelFileError(
-            f"{path}: licence class {source.licence_class!r} is none of {', '.join(get_args(LicenceClass))}"
-        )
-    floats = {name: torch.from_numpy(_floats(path, tensors, name)) for name in BASES}
-    for name in ("mean", "albedo_mean", "expression_unit"):
-        floats[name] = torch.from_numpy(_floats(path, tensors, name))
-    if floats["mean"].ndim != 2:
-        raise ModelFileError(
-            f"{path}: 'mean' has shape {tuple(floats['mean'].shape)}, expected (vertices, 3)"
-        )
-    topology = _read_topology(path, tensors, vertices=len(floats["mean"]))
+    source, names = _read_card(path, card)
+    shape = _tensor(path, tensors, "mean").shape
+    if len(shape) != 2 or shape[1] != 3:
+        raise ModelFileError(f"{path}: 'mean' has shape {shape}, expected (vertices, 3)")
+    topology = _read_topology(path, tensors, vertices=shape[0])
+    if region is not None:
+        topology = _keep_region(path, tensors, topology, region, vertices=shape[0])
+    arrays = ("mean", "albedo_mean", "expression_unit", *BASES)
+    floats = {name: torch.from_numpy(_floats(path, tensors, name)) for name in arrays}
     return LinearFaceModel(
         source=source if source.sha256 else replace(source, sha256=sha256_of(path)),
         topology=topology,
@@ -170,6 +163,20 @@ def _topology_tensors(topology: Topology) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(array) for name, array in tensors.items()}
 
 
+def _read_card(path: Path, card: dict[str, Any]) -> tuple[ModelSource, tuple[str, ...]]:
+    try:
+        entries = {key: str(value) for key, value in card["source"].items()}
+        names = tuple(str(name) for name in card["expressions"]["names"])
+        source = ModelSource(**entries)  # type: ignore[arg-type]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelFileError(f"{path}: its card lacks or misnames an entry: {error}") from error
+    if source.licence_class not in get_args(LicenceClass):
+        raise ModelFileError(
+            f"{path}: licence class {source.licence_class!r} is none of {', '.join(get_args(LicenceClass))}"
+        )
+    return source, names
+
+
 def _read_topology(path: Path, tensors: dict[str, np.ndarray], vertices: int) -> Topology:
     triangles = _indices(path, tensors, "triangles", (-1, 3), vertices)
     landmarks = Landmarks(
@@ -194,6 +201,22 @@ def _read_topology(path: Path, tensors: dict[str, np.ndarray], vertices: int) ->
         if name.startswith("region.")
     }
     return Topology(triangles, landmarks, uv, uv_triangles, mirror, regions)
+
+
+def _keep_region(
+    path: Path, tensors: dict[str, np.ndarray], topology: Topology, region: str, vertices: int
+) -> Topology:
+    """Cut the stored arrays to a region, before they are expanded to floats; returns its topology."""
+    if region not in topology.regions:
+        raise ModelFileError(f"{path}: lacks the region {region!r}")
+    keep = topology.regions[region]
+    for name in ("mean", "albedo_mean", *BASES):
+        if _tensor(path, tensors, name).shape[-2:] != (vertices, 3):
+            raise ModelFileError(
+                f"{path}: {name!r} has shape {tensors[name].shape}, expected (..., {vertices}, 3)"
+            )
+        tensors[name] = tensors[name][..., keep, :]
+    return restrict_topology(topology, keep, vertices)
 
 
 def _floats(path: Path, tensors: dict[str, np.ndarray], name: str) -> np.ndarray:

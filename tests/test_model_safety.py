@@ -29,7 +29,7 @@ from facefit.models.pack import save_model
 from facefit.models.safe_pickle import UnsafePickle, parse
 
 # How many mutations each parser is tried on here; set higher for a long run.
-EXAMPLES = int(os.environ.get("FACEFIT_FUZZ_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("FACEFIT_FUZZ_EXAMPLES", "25"))
 
 WRITERS: dict[str, Callable[[Path, Known], None]] = {
     "surrey1.bin": lambda path, face: writers.write_surrey(path, face, 1),
