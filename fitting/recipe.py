@@ -12,6 +12,7 @@ import torch
 from facefit.fitting.linear import landmark_start, with_ambient_level
 from facefit.fitting.pyramid import PyramidLevel, face_pyramid
 from facefit.fitting.residual import AbstractResidual
+from facefit.fitting.residuals.closure import closure_residual
 from facefit.fitting.residuals.contour import contour_residual
 from facefit.fitting.residuals.landmarks import INNER, landmark_residual
 from facefit.fitting.residuals.photometric import PhotometricResidual
@@ -91,6 +92,8 @@ def terms(
     found: list[AbstractResidual | None] = []
     if stage.landmarks:
         found.append(landmark_residual(observation, model))
+        if "expression" in stage.free:
+            found.append(closure_residual(observation, model))
     if stage.contour:
         found.append(contour_residual(observation, model))
     if level is not None:
