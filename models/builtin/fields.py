@@ -75,6 +75,8 @@ def dimension_fields(points: Array, parts: Array) -> list[Field]:
         ),
         "chin_height": along("y", -rise(y, -82.0, -112.0) * rise(z, 5.0, 70.0)),
         "mandible_depth": along("z", jaw * rise(z, 15.0, 85.0)),
+        "maxilla_depth": along("z", bump(points, (0, -52, 100), (38, 24, 34))),
+        "face_flatness": along("z", front * np.clip(x / 60.0, 0, 1.2) ** 2 * bump(points, (0, -30, 60), (200, 60, 60))),
         "chin_projection": along("z", bump(points, (0, -104, 99), (20, 13, 18))),
         "gonial_height": along("y", bump(points, (60, -82, 28), (22, 26, 30))),
         "interpupillary": along("x", 0.5 * (bump(points, (32, 2, 80), (20, 20, 30)) * 1.0)),
