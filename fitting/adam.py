@@ -151,7 +151,10 @@ class Adam:
                 break
             gradient = None
             if math.isfinite(value):
-                (gradient,) = torch.autograd.grad(total, y)
+                # None where the loss depends on a network's own parameters only.
+                (gradient,) = torch.autograd.grad(total, y, allow_unused=True)
+                if gradient is None:
+                    return best_x, 0, Status.NOTHING_TO_FIT, before, after
             if gradient is None or not bool(torch.isfinite(gradient).all()):
                 if retreats == self.retreats:
                     return best_x, best_step, Status.NOT_FINITE, before, after

@@ -159,7 +159,14 @@ def test_a_gradient_that_is_not_finite_ends_it_without_harm() -> None:
 
 def test_without_anything_to_descend_it_says_so() -> None:
     start = toy_scene(1)
-    for losses, free in (([], ("identity",)), ([to_two], ("albedo",)), ([to_two], ())):
+    weight = torch.nn.Parameter(torch.ones(()))
+    network: Loss = lambda _scene: 2 * weight  # noqa: E731
+    for losses, free in (
+        ([], ("identity",)),
+        ([to_two], ("albedo",)),
+        ([to_two], ()),
+        ([network], ("focal",)),
+    ):
         scene, report = Adam(10).solve(losses, start, free)
         assert scene is start and report.status is Status.NOTHING_TO_FIT
 

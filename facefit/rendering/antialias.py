@@ -6,8 +6,8 @@ nearer surface reaches towards the other pixel, and the two are blended as if th
 a box one pixel wide along that line. Value and gradient are those of the filtered picture.
 
 Along rows and along columns every stretch of a rim would be counted twice. A rim of unit normal (n_x, n_y)
-that moves by d crosses |n_x| rows per unit length and moves by d / |n_x| in each: weighted by n_x^2 along rows
-and by n_y^2 along columns the two add up to the area swept, d (n_x^2 + n_y^2), without a jump from steep to
+that moves by d crosses |n_x| rows per unit length and moves by d / |n_x| in each: weighted by n_x^2 along the
+rows and n_y^2 along the columns the two add up to the area swept, d (n_x^2 + n_y^2), without a jump from steep to
 flat.
 """
 
