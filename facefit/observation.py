@@ -286,8 +286,10 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         white = 65535.0 if image.mode != "F" else 1.0 if float(np.nanmax(values)) <= 1 else 255.0
         scaled = np.nan_to_num(values * (255 / white)).clip(0, 255)
         return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+    if image.mode not in ("RGB", "CMYK", "L"):
+        image = image.convert("RGB")
     profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "CMYK", "L"):
+    if profile:
         from PIL import ImageCms
 
         try:

@@ -163,7 +163,6 @@ def test_no_damage_raises_or_warns_anything_but_unreadable(tmp_path: Path) -> No
     rng = np.random.default_rng(2)
     exif = exif_with(FocalLengthIn35mmFilm=26, ExifImageWidth=40, ExifImageHeight=48)
     exif[ExifTags.Base.Orientation] = 6
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     path = tmp_path / "a.jpg"
     for kind, mode in (
         ("JPEG", "CMYK"),
@@ -174,9 +173,7 @@ def test_no_damage_raises_or_warns_anything_but_unreadable(tmp_path: Path) -> No
         ("BMP", "L"),
     ):
         buffer = io.BytesIO()
-        more = (
-            {} if kind in ("GIF", "BMP") else {"exif": exif, "icc_profile": profile.replace(b"sRGB", b"mine")}
-        )
+        more = {} if kind in ("GIF", "BMP") else {"exif": exif, "icc_profile": foreign_profile()}
         Image.fromarray(PIXELS).convert(mode).save(buffer, kind, **more)
         whole = buffer.getvalue()
         for _ in range(60):
@@ -188,6 +185,31 @@ def test_no_damage_raises_or_warns_anything_but_unreadable(tmp_path: Path) -> No
                 read_photograph(path)
             except UnreadableInput:
                 pass
+
+
+def foreign_profile() -> bytes:
+    """sRGB's profile with red and blue exchanged, under another name."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = profile.replace(b"rXYZ", b"____").replace(b"bXYZ", b"rXYZ").replace(b"____", b"bXYZ")
+    return swapped.replace("sRGB".encode("utf-16-be"), "mine".encode("utf-16-be"))
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "webp"])
+def test_colours_go_through_the_profile_that_comes_with_them(tmp_path: Path, kind: str) -> None:
+    lossless: dict[str, object] = {"lossless": True} if kind == "webp" else {}
+    path = save(tmp_path / f"a.{kind}", Image.fromarray(PIXELS), icc_profile=foreign_profile(), **lossless)
+    assert np.abs(read_photograph(path).pixels.astype(int) - PIXELS[..., ::-1]).max() <= 2
+    if kind != "tif":
+        path = save(
+            tmp_path / f"t.{kind}",
+            Image.fromarray(PIXELS).convert("RGBA"),
+            icc_profile=foreign_profile(),
+            **lossless,
+        )
+        assert np.abs(read_photograph(path).pixels.astype(int) - PIXELS[..., ::-1]).max() <= 2
+    plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = save(tmp_path / f"b.{kind}", Image.fromarray(PIXELS), icc_profile=plain, **lossless)
+    np.testing.assert_array_equal(read_photograph(path).pixels, PIXELS)
 
 
 def test_a_damaged_exif_block_does_not_lose_the_photograph(tmp_path: Path) -> None:
