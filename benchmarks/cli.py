@@ -18,6 +18,7 @@ METHODS = click.Choice(["mean", "landmarks", "standard", "detailed"])
 UNIT = click.Choice(["mm", "cm", "m"])
 SET = click.Choice(["validation", "test"])
 LANDMARKS = click.Choice(["detected", "truth"])
+PHOTO = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUTPUT = click.Path(file_okay=False, path_type=Path)
 
 
@@ -261,3 +262,48 @@ def synthetic(
         out, model=model, draw=draw, method=method, landmarks=landmarks, count=count, jobs=jobs
     )
     finish(report, out)
+
+
+@bench.command()
+@click.option("--model", default="builtin", show_default=True, help="A model's name or file.")
+@click.option("--models", multiple=True, help="Others, to see how time grows with vertices and modes.")
+@click.option("--out", type=OUTPUT, required=True)
+@click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
+@click.option("--photo", type=PHOTO, help="Default: scikit-image's portrait of an astronaut.")
+@click.option("--jobs", type=int, default=1, show_default=True, help="Processes for the batch figure.")
+@click.option("--quick", is_flag=True, help="Stages only: no scaling, batch or comparators.")
+@fails_with_a_sentence
+def speed(
+    model: str, models: tuple[str, ...], out: Path, method: str, photo: Path | None, jobs: int, quick: bool
+) -> None:
+    """Milliseconds per stage, scaling, throughput, memory, and others on the same job."""
+    from facefit.benchmarks.speed import evaluate_speed
+
+    report = evaluate_speed(
+        out, model=model, method=method, photo=photo, models=models, jobs=jobs, quick=quick
+    )
+    finish(report, out)
+
+
+@bench.command()
+@click.argument("out", type=click.Path(exists=True, path_type=Path))
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@fails_with_a_sentence
+def save(out: Path, target: Path) -> None:
+    """Keep the report of a run, without its rows, as a result for the README's tables."""
+    from facefit.benchmarks.tables import save as keep
+
+    keep(out, target)
+    click.echo(target)
+
+
+@bench.command()
+@click.argument("document", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--results", type=FOLDER, help="Default: benchmarks/results beside the document.")
+@fails_with_a_sentence
+def tables(document: Path, results: Path | None) -> None:
+    """Renew a document's tables, between <!-- bench:NAME --> and <!-- /bench -->, from results/NAME.json."""
+    from facefit.benchmarks.tables import renew
+
+    for name in renew(document, results or document.parent / "benchmarks" / "results"):
+        click.echo(name)

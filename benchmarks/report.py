@@ -52,8 +52,9 @@ class Report:
             "provenance": provenance(),
             "coverage": self.coverage,
             "failures": self.failures,
+            "columns": self.columns,
             "table": self.table,
-            **self.extra,
+            "extra": self.extra,
             "rows": self.rows,
         }
         write_json(out / "report.json", value)

@@ -1,0 +1,43 @@
+"""Timing one thing: warmed up, repeated, median and spread."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+from facefit.benchmarks.run import Row
+
+
+def timed(call: Callable[[], object], *, repeats: int = 15, budget_s: float = 4.0) -> Row:
+    """Milliseconds: median, and the tenth and ninetieth percentile, of calls after a first one that is not
+    counted.
+
+    Slow things are repeated less often, but three times at least.
+    """
+    call()
+    samples: list[float] = []
+    end = time.perf_counter() + budget_s
+    while len(samples) < repeats and (len(samples) < 3 or time.perf_counter() < end):
+        start = time.perf_counter()
+        call()
+        samples.append(1000 * (time.perf_counter() - start))
+    return spread(samples)
+
+
+def spread(samples_ms: list[float]) -> Row:
+    ordered = sorted(samples_ms)
+    tenth = ordered[round(0.1 * (len(ordered) - 1))]
+    ninetieth = ordered[round(0.9 * (len(ordered) - 1))]
+    return {"ms": statistics.median(ordered), "p10": tenth, "p90": ninetieth, "repeats": len(ordered)}
+
+
+def peak_memory_mb() -> float | None:
+    """The largest resident size this process has had; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
