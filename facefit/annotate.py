@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from facefit.detection import JAW, AbstractDetector, DlibDetector
 from facefit.errors import ModelFileError, NoFaceFound
 from facefit.mesh import vertex_normals
-from facefit.models.albedo_prior import population
+from facefit.models.albedo_prior import population, with_albedo_prior
 from facefit.models.camera import Camera, Pose, rotation_matrix
 from facefit.models.face_model import Landmarks, LinearFaceModel
 from facefit.models.landmark_transfer import on_surface
@@ -33,6 +33,8 @@ SIZES = (360, 480, 640)
 # A jaw point belongs to the foremost surface this near to it, and to what lies at most so far behind that.
 REACH_MM, STEP_MM = 3.0, 18.0
 FACE_MM, DISTANCE_MM = 330.0, 900.0
+# A mean face whose colour varies by less than this, linear RGB, shows no brows and lips.
+PLAIN = 0.02
 # A point counts in a view when its surface turns less than 72 degrees away.
 SEEN = 0.3
 # Which landmark mirrors which.
@@ -53,8 +55,19 @@ class Annotation:
 
 
 def annotate(model: LinearFaceModel, detector: AbstractDetector | None = None) -> Annotation:
-    """Detect the landmarks on renderings of the mean face and put them on its surface."""
+    """Detect the landmarks on renderings of the mean face and put them on its surface.
+
+    A model without colour is annotated twice: the first landmarks tell the albedo prior where to paint brows, lips
+    and eyes, and on a painted face the detector is surer.
+    """
     detector = DlibDetector() if detector is None else detector
+    found = _annotate_once(model, detector)
+    if float(model.albedo_mean.std(dim=0).max()) < PLAIN:
+        found = _annotate_once(with_albedo_prior(with_landmarks(model, found.landmarks)), detector)
+    return found
+
+
+def _annotate_once(model: LinearFaceModel, detector: AbstractDetector) -> Annotation:
     hits: list[list[tuple[bool, Float[np.ndarray, "3"]]]] = [[] for _ in range(68)]
     for yaw, pitch in VIEWS:
         for size in SIZES:

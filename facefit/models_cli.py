@@ -106,7 +106,7 @@ def _list(as_json: bool) -> None:
 
     rows = entries()
     if as_json:
-        keys = ("name", "title", "licence_class", "vertices", "get")
+        keys = ("name", "title", "licence_class", "vertices", "modes", "get")
         table = [
             {
                 **{key: getattr(row, key) for key in keys},
@@ -117,16 +117,15 @@ def _list(as_json: bool) -> None:
         ]
         click.echo(json.dumps(table, indent=2))
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table_view = Table("name", "installed", "licence", "vertices", "what", box=box.SIMPLE_HEAD)
+    columns = "{:<15} {:<10} {:<15} {:<17} {}"
+    click.echo(
+        columns.format("name", "installed", "licence", "vertices", "modes: identity / expression / albedo")
+    )
     for row in rows:
-        missing = "" if row.installed else f"\n[dim]get: {row.get}[/dim]"
-        table_view.add_row(
-            row.name, "yes" if row.installed else "no", row.licence_class, row.vertices, row.title + missing
-        )
-    console = Console()
-    console.print(table_view)
-    console.print(f"Put licensed files into {models_folder()}, or give a path.", soft_wrap=True)
+        state = "yes" if row.installed else "no"
+        click.echo(columns.format(row.name, state, row.licence_class, row.vertices, row.modes))
+        click.echo(f"    {row.title}")
+        if not row.installed:
+            click.echo(f"    get {row.files[0]}: {row.get}")
+    click.echo("* the files hold no colour: a prior built from published facts stands in")
+    click.echo(f"Put licensed files into {models_folder()}, or give a path instead of a name.")

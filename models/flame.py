@@ -54,6 +54,7 @@ def load(path: Path) -> LinearFaceModel:
     triangles = flame.triangles.numpy()
     mean = flame.template.double().numpy()
     look = flame_texture.beside(path, triangles, len(mean))
+    uv = (look.uv, look.uv_triangles) if look is not None else flame_texture.template_uv(path, triangles)
     return assemble(
         path,
         _source(path),
@@ -66,8 +67,8 @@ def load(path: Path) -> LinearFaceModel:
             expression_unit=torch.cat([torch.ones(len(expressions)), turn_units]).numpy(),
             albedo_mean=None if look is None else look.mean,
             albedo=None if look is None else look.modes,
-            uv=None if look is None else look.uv,
-            uv_triangles=None if look is None else look.uv_triangles,
+            uv=None if uv is None else uv[0],
+            uv_triangles=None if uv is None else uv[1],
             landmarks=_landmarks(path, len(triangles)),
         ),
     )

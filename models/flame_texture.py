@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from facefit.errors import ModelFileError
-from facefit.models import npy_file
+from facefit.models import npy_file, obj_text
 from facefit.models.assemble import linearised_albedo
 
 
@@ -31,6 +31,7 @@ class Kind:
     linear: bool
 
 
+TEMPLATE = "head_template.obj"
 # The most physical one first.
 KINDS = (
     Kind("albedoModel2020_FLAME_albedoPart.npz", "MU", "PC", 1.0, True),
@@ -50,17 +51,43 @@ class Look:
 
 
 def beside(model: Path, triangles: Int[np.ndarray, "triangles 3"], vertices: int) -> Look | None:
-    """From the first of the texture files that lies in the model's folder and says where texels belong."""
+    """From the first of the texture files in the model's folder, if anything there says where texels belong."""
+    template = template_uv(model, triangles)
     for kind in KINDS:
         path = model.with_name(kind.file)
-        if path.is_file() and {"vt", "ft"} <= npy_file.names(path):
-            return read(path, kind, triangles, vertices)
+        if path.is_file() and (template is not None or {"vt", "ft"} <= npy_file.names(path)):
+            return read(path, kind, triangles, vertices, template)
     return None
 
 
-def read(path: Path, kind: Kind, triangles: Int[np.ndarray, "triangles 3"], vertices: int) -> Look:
+def template_uv(
+    model: Path, triangles: Int[np.ndarray, "triangles 3"]
+) -> tuple[Float[np.ndarray, "uvs 2"], Int[np.ndarray, "triangles 3"]] | None:
+    """Texture coordinates of `head_template.obj`, which FLAME's tools bring along; None without it."""
+    path = model.with_name(TEMPLATE)
+    if not path.is_file():
+        return None
+    lines = obj_text.read_lines(path)
+    uv, faces = obj_text.rows(path, lines, b"vt", 2), obj_text.polygons(path, lines)
+    if faces.uv.shape[0] != len(triangles) or (faces.uv[:, 3] >= 0).any() or faces.uv.max() >= len(uv):
+        raise ModelFileError(
+            f"{path}: its {len(faces.uv)} faces do not fit the model's {len(triangles)} triangles"
+        )
+    return uv, faces.uv[:, :3]
+
+
+def read(
+    path: Path,
+    kind: Kind,
+    triangles: Int[np.ndarray, "triangles 3"],
+    vertices: int,
+    template: tuple[Float[np.ndarray, "uvs 2"], Int[np.ndarray, "triangles 3"]] | None = None,
+) -> Look:
+    """One texture file; its own texture coordinates come before the template's."""
     arrays = npy_file.read_npz(path, frozenset((kind.mean, kind.basis, "vt", "ft")))
-    if missing := {kind.mean, kind.basis} - arrays.keys():
+    if template is not None and not {"vt", "ft"} <= arrays.keys():
+        arrays["vt"], arrays["ft"] = template
+    if missing := {kind.mean, kind.basis, "vt", "ft"} - arrays.keys():
         raise ModelFileError(f"{path}: {', '.join(sorted(missing))} missing; it is no {kind.file}")
     uv, uv_triangles = arrays["vt"], arrays["ft"]
     if (

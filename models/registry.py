@@ -22,6 +22,7 @@ class Entry:
     title: str
     licence_class: str
     vertices: str
+    modes: str
     files: tuple[str, ...]
     get: str
     path: Path | None
@@ -45,6 +46,7 @@ def entries() -> list[Entry]:
             title=facts["title"],
             licence_class=facts["licence_class"],
             vertices=facts["vertices"],
+            modes=facts["modes"],
             files=tuple(facts["files"]),
             get=facts["get"],
             path=_found(name, facts["files"]),

@@ -27,7 +27,7 @@ from facefit.models.assemble import Parts, assemble, linearised_albedo, modes
 from facefit.models.byte_reader import ByteReader
 from facefit.models.cache import sha256_of
 from facefit.models.face_model import Landmarks, LinearFaceModel, ModelSource
-from facefit.models.landmark_map import NO_LANDMARKS, landmarks_from_table
+from facefit.models.landmark_map import NO_LANDMARKS, landmarks_from_table, packaged
 
 MAX_BYTES = 1 << 30
 VERSIONS = (1, 2, 3, 4)
@@ -237,13 +237,16 @@ def _blendshape_file(path: Path) -> Path | None:
 def _landmarks(
     path: Path, triangles: Int[np.ndarray, "triangles 3"], vertices: int, named: dict[str, int]
 ) -> Landmarks:
-    """From the model itself (version 3: iBUG numbers from 1 as names), or from eos's list beside it."""
+    """From the model itself (version 3: iBUG numbers from 1 as names), else eos's list beside it over our
+    own.
+    """
     table: dict[str, Any] = {
         str(int(name) - 1): vertex for name, vertex in named.items() if name.isascii() and name.isdigit()
     }
-    beside = path.with_name(LANDMARK_FILE)
-    if not table and beside.is_file():
-        table = read_eos_list(beside)
+    if not table:
+        facts, beside = packaged("surrey.toml"), path.with_name(LANDMARK_FILE)
+        table = facts["landmarks"] if vertices == facts["vertices"] else {}
+        table = table | (read_eos_list(beside) if beside.is_file() else {})
     if not table or triangles.size == 0 or triangles.min() < 0 or triangles.max() >= vertices:
         return NO_LANDMARKS
     return landmarks_from_table(table, triangles.astype(np.int64), vertices, str(path))

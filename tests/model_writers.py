@@ -302,6 +302,14 @@ def write_flame_texture(path: Path, face: Known, side: int = 16, modes: int = 2)
     )
 
 
+def obj(face: Known) -> bytes:
+    """The mesh as FLAME's `head_template.obj`: metres, texture coordinates, triangles counted from 1."""
+    lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in face.mean / 1e3]
+    lines += [f"vt {x / 200 + 0.5:.5f} {y / 300 + 0.5:.5f}" for x, y, _ in face.mean]
+    lines += ["f " + " ".join(f"{i + 1}/{i + 1}" for i in triangle) for triangle in face.triangles]
+    return "\n".join(lines).encode()
+
+
 def python2_pickle(value: Any) -> bytes:
     """Protocol 2 as Python 2 wrote it: byte strings, old module names."""
     return b"\x80\x02" + _emit(value) + b"."

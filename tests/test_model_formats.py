@@ -268,6 +268,20 @@ def test_flames_landmarks_texture_and_contour_come_from_the_files_beside_it(flam
     assert turned is not None and turned.triangles[0] == 39 + 7
 
 
+def test_flames_template_says_where_a_texture_without_coordinates_belongs(
+    face: Known, tmp_path: Path
+) -> None:
+    writers.write_flame(tmp_path / "generic_model.pkl", face)
+    (tmp_path / "head_template.obj").write_bytes(writers.obj(face))
+    plain = load_model(tmp_path / "generic_model.pkl")
+    assert plain.topology.uv is not None and plain.topology.uv.shape == (face.vertices, 2)
+    flat = np.zeros((8, 8, 3)) + [0.1, 0.2, 0.3]
+    np.savez(tmp_path / "FLAME_albedo_from_BFM.npz", MU=flat.reshape(-1), PC=np.zeros((192, 4)))
+    model = load_model(tmp_path / "generic_model.pkl")
+    expected = linear_from_srgb(np.array([0.3, 0.2, 0.1]))
+    np.testing.assert_allclose(model.albedo_mean.numpy(), np.tile(expected, (face.vertices, 1)), atol=1e-6)
+
+
 @pytest.mark.parametrize(("yaw", "row"), [(0, 0), (12.4, 12), (60, 39), (-1, 40), (-39, 78), (-90, 78)])
 def test_contour_rows_run_from_0_to_39_and_on_from_minus_1(yaw: float, row: int) -> None:
     assert flame.contour_row(yaw) == row

@@ -24,7 +24,7 @@ from model_writers import Call, Known, known
 from toy import toy_model
 
 from facefit.errors import ModelFileError
-from facefit.models import bfm09, flame, load_model, npy_file, surrey
+from facefit.models import bfm09, flame, load_model, npy_file, obj_text, surrey
 from facefit.models.pack import save_model
 from facefit.models.safe_pickle import UnsafePickle, parse
 
@@ -44,6 +44,22 @@ WRITERS: dict[str, Callable[[Path, Known], None]] = {
 }
 
 
+MODELS_WITH_COMPANIONS = ("flame.pkl", "surrey1.bin", "bfm09.mat", "lyhm.mat")
+# Valid file: the name under which a loader looks for it.
+COMPANIONS = {
+    "embedding.npy": "landmark_embedding.npy",
+    "texture.npz": "FLAME_texture.npz",
+    "template.obj": "head_template.obj",
+    "blendshapes.bin": "expression_blendshapes_3448.bin",
+    "list.txt": "ibug_to_sfm.txt",
+    "Exp_Pca.bin": "Exp_Pca.bin",
+    "std_exp.txt": "std_exp.txt",
+    "BFM_exp_idx.mat": "BFM_exp_idx.mat",
+    "map.toml": "lyhm.landmarks.toml",
+    "albedo.h5": "albedo.h5",
+}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One valid file of every format, and FLAME's companions under names of their own."""
@@ -54,6 +70,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writers.write_flame_embedding(where / "embedding.npy", toy_model())
     writers.write_flame_texture(where / "texture.npz", face)
     (where / "blendshapes.bin").write_bytes(writers.blendshapes(face))
+    (where / "template.obj").write_bytes(writers.obj(face))
+    (where / "map.toml").write_text("[landmarks]\n30 = 12\n8 = [3, 0.2, 0.3, 0.5]  # the chin\n")
+    (where / "list.txt").write_text("[landmark_mappings]\n31 = 12\n37 = 14\n")
+    writers.write_bfm09_expressions(where, face, np.arange(3, face.vertices))
+    writers.write_albedo_mm(where / "albedo.h5", face)
+    (where / "model.h5").write_bytes((where / "bfm17.h5").read_bytes())
     return where
 
 
@@ -107,17 +129,34 @@ def test_a_mutated_file_loads_or_is_refused(
 )
 @given(data=st.data())
 def test_a_mutated_companion_loads_or_is_refused(data: st.DataObject, folder: Path, tmp_path: Path) -> None:
-    """FLAME's landmarks and texture, eos's blendshapes."""
-    (tmp_path / "flame.pkl").write_bytes((folder / "flame.pkl").read_bytes())
-    (tmp_path / "surrey1.bin").write_bytes((folder / "surrey1.bin").read_bytes())
-    for source, target in (
-        ("embedding.npy", "landmark_embedding.npy"),
-        ("texture.npz", "FLAME_texture.npz"),
-        ("blendshapes.bin", "expression_blendshapes_3448.bin"),
-    ):
+    """What lies beside a model: FLAME's landmarks, texture and template, eos's shapes, Basel's expressions,
+    maps.
+    """
+    for name in (*MODELS_WITH_COMPANIONS, "model.h5"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    for source, target in COMPANIONS.items():
         (tmp_path / target).write_bytes(mutated((folder / source).read_bytes(), data))
-    loads_or_refuses(tmp_path / "flame.pkl")
-    loads_or_refuses(tmp_path / "surrey1.bin")
+    for name in (*MODELS_WITH_COMPANIONS, "albedo.h5"):
+        loads_or_refuses(tmp_path / name)
+
+
+@settings(
+    max_examples=4 * EXAMPLES,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_a_mutated_obj_is_read_or_refused(data: st.DataObject, folder: Path, tmp_path: Path) -> None:
+    """ICT-FaceKit's text."""
+    path = tmp_path / "mesh.obj"
+    path.write_bytes(mutated((folder / "template.obj").read_bytes(), data))
+    try:
+        lines = obj_text.read_lines(path)
+        vertices, faces = obj_text.rows(path, lines, b"v", 3), obj_text.polygons(path, lines)
+        assert np.isfinite(vertices).all() and faces.vertex.shape == faces.uv.shape
+    except ModelFileError:
+        return
 
 
 def mutated(data: bytes, draw: st.DataObject) -> bytes:
