@@ -149,10 +149,11 @@ class Adam:
                 return best_x, best_step, Status.CONVERGED, before, after
             if step == self.steps:
                 break
-            gradient = None
+            gradient: Tensor | None = None
             if math.isfinite(value):
                 # None where the loss depends on a network's own parameters only.
-                (gradient,) = torch.autograd.grad(total, y, allow_unused=True)
+                found: tuple[Tensor | None, ...] = torch.autograd.grad(total, y, allow_unused=True)
+                gradient = found[0]
                 if gradient is None:
                     return best_x, 0, Status.NOTHING_TO_FIT, before, after
             if gradient is None or not bool(torch.isfinite(gradient).all()):

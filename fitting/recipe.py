@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
+from facefit.fitting.inliers import inlier_mask
 from facefit.fitting.linear import landmark_start, with_ambient_level
 from facefit.fitting.pyramid import PyramidLevel, face_pyramid
 from facefit.fitting.residual import AbstractResidual
 from facefit.fitting.residuals.closure import closure_residual
 from facefit.fitting.residuals.contour import contour_residual
 from facefit.fitting.residuals.landmarks import INNER, landmark_residual
-from facefit.fitting.residuals.photometric import PhotometricResidual
+from facefit.fitting.residuals.photometric import PhotometricResidual, robust_weight
 from facefit.fitting.residuals.priors import CoefficientPrior, FocalPrior, LightPrior
 from facefit.fitting.result import FitResult, StageReport, Status
 from facefit.fitting.stages import STANDARD, Stage
@@ -46,38 +48,32 @@ def fit(
     sizes = sorted({stage.photometric_px for stage in stages if stage.photometric_px})
     levels = dict(zip(sizes, face_pyramid(observation, sizes), strict=True))
     reports: list[StageReport] = []
-    lit = start is not None
-    rms_start = math.nan
+    first: Scene | None = None
     with torch.no_grad():
         for number, stage in enumerate(stages):
             if progress is not None:
                 progress(stage.name, number / len(stages))
-            if stage.photometric_px and not lit:
-                scene = exposed(scene, model, levels[stage.photometric_px], stage.samples)
-                lit = True
-            if stage.photometric_px and math.isnan(rms_start):
-                rms_start, _ = photometric_rms(scene, model, levels[sizes[-1]])
+            if stage.photometric_px and first is None:
+                if start is None:
+                    scene = exposed(scene, model, levels[stage.photometric_px], stage.samples)
+                first = scene
             evidence = terms(stage, observation, model, levels.get(stage.photometric_px))
             # Priors alone would only draw the face back to the mean.
             residuals = [*evidence, *priors(stage, observation)] if evidence else []
             scene, report = stage.solver.solve(residuals, scene, freed(stage, observation), stage.name)
             reports.append(report)
-        rms, used = (math.nan, math.nan)
-        if sizes:
-            rms, used = photometric_rms(scene, model, levels[sizes[-1]])
-    fitted = landmark_pixels(scene, model)
-    return FitResult(
-        scene=scene,
-        model=model,
-        observation=observation,
-        stages=tuple(reports),
-        landmark_error=landmark_error(observation, fitted),
-        photometric_rms_start=rms_start,
-        photometric_rms=rms,
-        pixels_used=used,
-        landmarks_fitted=fitted,
-        timings={"fit": time.perf_counter() - began},
-    )
+        fitted = landmark_pixels(scene, model)
+        result = FitResult(
+            scene=scene,
+            model=model,
+            observation=observation,
+            stages=tuple(reports),
+            landmark_error=landmark_error(observation, fitted),
+            landmarks_fitted=fitted,
+        )
+        if first is not None:
+            result = with_colour_figures(result, first, levels[sizes[-1]])
+    return replace(result, timings={"fit": time.perf_counter() - began})
 
 
 def freed(stage: Stage, observation: Observation) -> tuple[str, ...]:
@@ -98,7 +94,7 @@ def terms(
         found.append(contour_residual(observation, model))
     if level is not None:
         samples = surface_samples(model, stage.samples)
-        found.append(PhotometricResidual(model, samples, level, stage.independent))
+        found.append(PhotometricResidual(model, samples, level, stage.independent, stage.core_only))
     return [term for term in found if term is not None]
 
 
@@ -118,9 +114,8 @@ def priors(stage: Stage, observation: Observation) -> list[AbstractResidual]:
 
 def exposed(scene: Scene, model: LinearFaceModel, level: PyramidLevel, samples: int) -> Scene:
     """White ambient light at the level that gives the face its median brightness in the photograph."""
-    residual = PhotometricResidual(model, surface_samples(model, samples), level).freeze(
-        with_ambient_level(scene, 0.5)
-    )
+    term = PhotometricResidual(model, surface_samples(model, samples), level, core_only=True)
+    residual = term.freeze(with_ambient_level(scene, 0.5))
     frozen = residual.frozen
     if frozen is None or not len(frozen.chosen):
         return with_ambient_level(scene, 1.0)
@@ -130,14 +125,26 @@ def exposed(scene: Scene, model: LinearFaceModel, level: PyramidLevel, samples: 
     return with_ambient_level(scene, max(0.02, linear / max(albedo, 1e-3)))
 
 
-def photometric_rms(scene: Scene, model: LinearFaceModel, level: PyramidLevel) -> tuple[float, float]:
-    """RMS colour difference over visible face samples (each by its area), and the share the robust weights keep."""
-    residual = PhotometricResidual(model, surface_samples(model, 4000), level).freeze(scene)
+def with_colour_figures(result: FitResult, first: Scene, level: PyramidLevel) -> FitResult:
+    """The result with the colour error of its scene and of the `first` one, both over the pixels now in use."""
+    scene, model = result.scene, result.model
+    residual = PhotometricResidual(model, surface_samples(model, 2000), level).freeze(scene)
     frozen = residual.frozen
     if frozen is None or not len(frozen.chosen):
-        return math.nan, 0.0
-    squared = (residual.differences(scene, frozen.chosen).astype(np.float64) ** 2).mean(1)
-    return float(np.sqrt((frozen.share * squared).sum())), frozen.inliers
+        return replace(result, pixels_used=0.0)
+    kept = frozen.share * robust_weight(residual.error(scene, frozen.chosen), frozen.sigma)
+    rms = [
+        float(np.sqrt((kept * residual.error(at, frozen.chosen) ** 2).sum() / kept.sum()))
+        for at in (first, scene)
+    ]
+    height, width = result.observation.height, result.observation.width
+    return replace(
+        result,
+        photometric_rms_start=rms[0],
+        photometric_rms=rms[1],
+        pixels_used=frozen.inliers,
+        inliers=inlier_mask(scene, model, level, frozen.sigma, height, width),
+    )
 
 
 def landmark_pixels(scene: Scene, model: LinearFaceModel) -> np.ndarray:

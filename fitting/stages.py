@@ -17,8 +17,8 @@ ALL = (*SHAPE, *LIGHT)
 class Stage:
     """One solve: what is free, which terms speak, at which size the photograph is read (0: not at all).
 
-    `independent` is how many independent observations all photometric samples are worth (see the term); `prior`
-    scales the belief in the coefficients' N(0, 1).
+    `core_only` reads the middle of the face only. `independent` is how many independent observations all photometric
+    samples are worth (see the term); `prior` scales the belief in the coefficients' N(0, 1).
     """
 
     name: str
@@ -27,6 +27,7 @@ class Stage:
     contour: bool = False
     photometric_px: int = 0
     samples: int = 0
+    core_only: bool = False
     independent: float = INDEPENDENT
     prior: float = 1.0
     solver: GaussNewton = GaussNewton()

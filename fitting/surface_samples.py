@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from facefit.models.face_model import LinearFaceModel, Topology
 
@@ -22,7 +22,8 @@ class SurfaceSamples:
     """Samples of one model. Rows of `geometry` are position, first and second tangent, three coordinates each.
 
     The tangents span the surface's smoothed tangent plane; their cross product points outwards. `area_mm2` is
-    the piece of mean surface a sample stands for.
+    the piece of mean surface a sample stands for. `core` marks the middle of the face, from the brows to the chin and
+    no wider than the eyes, which hair rarely hides.
     """
 
     triangles: Int[np.ndarray, "samples"]
@@ -32,6 +33,7 @@ class SurfaceSamples:
     geometry_basis: Float[np.ndarray, "samples 9 shape"]
     albedo_mean: Float[np.ndarray, "samples 3"]
     albedo_basis: Float[np.ndarray, "samples 3 albedo"]
+    core: Bool[np.ndarray, "samples"]
 
     def __len__(self) -> int:
         return len(self.triangles)
@@ -100,7 +102,25 @@ def gather(
         geometry_basis=np.ascontiguousarray(basis, dtype=np.float32),
         albedo_mean=np.ascontiguousarray(position @ model.albedo_mean.numpy(), dtype=np.float32),
         albedo_basis=np.ascontiguousarray(apply(position, model.albedo_basis.numpy()), dtype=np.float32),
+        core=in_core(model, mean[:, :3]),
     )
+
+
+def in_core(model: LinearFaceModel, points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, "n"]:
+    """Points of the mean face between brows and chin, between the outer eye corners; all where those are unknown."""
+    landmarks = dict(
+        zip(model.topology.landmarks.numbers.tolist(), model.landmark_points(model.mean).numpy(), strict=True)
+    )
+    if not {8, 19, 24, 36, 45} <= set(landmarks):
+        return np.ones(len(points), dtype=bool)
+    brow = min(landmarks[19][1], landmarks[24][1])
+    inside: Bool[np.ndarray, "n"] = (
+        (points[:, 0] > landmarks[36][0])
+        & (points[:, 0] < landmarks[45][0])
+        & (points[:, 1] < brow)
+        & (points[:, 1] > landmarks[8][1])
+    )
+    return inside if inside.any() else np.ones(len(points), dtype=bool)
 
 
 def sample_rows(

@@ -63,13 +63,16 @@ class PhotometricResidual(AbstractResidual):
     What the model cannot say (pores, shadows, highlights, hair) is an error of some 0.05 to 0.1 that neighbouring
     samples share: the samples together count as `independent` observations however many there are, each by the
     area of the picture it covers. The error's size is estimated from the residuals (median absolute deviation,
-    at least `sigma_floor`), and samples beyond it are scaled down by Geman and McClure's weights.
+    at least `sigma_floor`) in the core of the face, where hair is rare, and samples beyond it are scaled down by
+    Geman and McClure's weights. `core_only` leaves out the rest of the face altogether, for a first look at the light:
+    dark hair over a bright forehead is otherwise best explained by a lamp from below.
     """
 
     model: LinearFaceModel
     samples: SurfaceSamples
     level: PyramidLevel
     independent: float = INDEPENDENT
+    core_only: bool = False
     sigma_floor: float = 0.002
     frozen: Frozen | None = None
     name: str = "photometric"
@@ -80,13 +83,17 @@ class PhotometricResidual(AbstractResidual):
             chosen, share, age = old.chosen, old.share, old.age + 1
         else:
             chosen, footprint = visible_samples(self.model, self.samples, self.level, scene)
+            if self.core_only:
+                kept = self.samples.core[chosen]
+                chosen, footprint = chosen[kept], footprint[kept]
             share, age = footprint / max(footprint.sum(), 1e-12), 0
         if not len(chosen):
             return replace(self, frozen=Frozen(chosen, share, np.zeros(0, np.float32)))
-        error = np.sqrt((self.differences(scene, chosen).astype(np.float64) ** 2).mean(1))
+        error = self.error(scene, chosen)
+        core = self.samples.core[chosen]
         # 1.3 turns the median of a three-channel root mean square into the standard deviation of one channel.
-        sigma = max(self.sigma_floor, float(1.3 * np.median(error)))
-        robust = 1 / (1 + (error / (2.5 * sigma)) ** 2) ** 2
+        sigma = max(self.sigma_floor, float(1.3 * np.median(error[core] if core.any() else error)))
+        robust = robust_weight(error, sigma)
         weight = np.sqrt(self.independent * share * robust) / sigma
         frozen = Frozen(chosen, share, weight.astype(np.float32), sigma, float((share * robust).sum()), age)
         return replace(self, frozen=frozen)
@@ -95,6 +102,10 @@ class PhotometricResidual(AbstractResidual):
         """Predicted minus observed sRGB at samples, not whitened; zero where a sample leaves the picture."""
         plain = Frozen(chosen, np.ones(len(chosen)), np.ones(len(chosen), np.float32))
         return self._evaluate(scene, plain, None)[0].reshape(-1, 3)
+
+    def error(self, scene: Scene, chosen: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+        """The size of the colour difference at samples: root mean square over the channels."""
+        return np.sqrt((self.differences(scene, chosen).astype(np.float64) ** 2).mean(1))
 
     def __call__(self, scene: Scene) -> Float[Tensor, "rows"]:
         """The residuals in torch, differentiable: the oracle of the kernel."""
@@ -150,6 +161,12 @@ class PhotometricResidual(AbstractResidual):
             np.empty((0, 0), dtype=np.float32) if jacobian is None else jacobian,
         )
         return values, jacobian
+
+
+def robust_weight(error: Float[np.ndarray, "*shape"], sigma: float) -> Float[np.ndarray, "*shape"]:
+    """Geman and McClure's weight of an error whose usual size is sigma: half of it is lost at 1.6 sigma."""
+    weight: Float[np.ndarray, "*shape"] = 1 / (1 + (error / (2.5 * sigma)) ** 2) ** 2
+    return weight
 
 
 class _Same:
