@@ -29,7 +29,8 @@ def test_no_coefficients_give_the_mean_face(model: LinearFaceModel) -> None:
     zeros = torch.zeros(model.n_identity), torch.zeros(model.n_expression)
     assert torch.equal(model.vertices(*zeros), model.mean)
     assert torch.equal(model.vertices(torch.zeros(0), torch.zeros(0)), model.mean)
-    assert torch.equal(model.albedo(torch.zeros(0)), model.albedo_mean)
+    for count in (0, model.n_albedo):
+        assert torch.equal(model.albedo(torch.zeros(count)), model.albedo_mean)
 
 
 def test_shape_and_albedo_are_linear_in_the_coefficients(model: LinearFaceModel) -> None:

@@ -37,6 +37,14 @@ def test_the_harmonics_are_ordered_by_band_and_have_the_documented_axes() -> Non
         torch.testing.assert_close(harmonics(mirrored), signs * harmonics(directions))
 
 
+def test_each_harmonic_is_positive_where_its_name_says() -> None:
+    # In the order of the basis: y, z, x; xy, yz, 3z2-1, xz, x2-y2, each along its own positive direction.
+    towards = [[0, 1, 0], [0, 0, 1], [1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 0, 0]]
+    directions = torch.nn.functional.normalize(torch.tensor(towards, dtype=torch.float64), dim=1)
+    values = harmonics(directions)
+    assert bool((values[:, 0] > 0).all()) and bool((values[:, 1:].diagonal() > 0).all())
+
+
 def test_irradiance_is_the_cosine_integral_of_the_light() -> None:
     """The basis is the light convolved with the clamped cosine, over pi: by brute-force integration."""
     directions, weights = sphere(400)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from facefit.rendering.rasterize import Fragments, rasterize, rasterize_reference, rasterize_torch
 
+# Projected vertices, their depths, and who joins them: what every rasteriser takes first.
 Mesh = tuple[Float[Tensor, "vertices 2"], Float[Tensor, "vertices"], Int[Tensor, "triangles 3"]]
 
 

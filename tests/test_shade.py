@@ -40,7 +40,9 @@ def test_the_curve_has_a_finite_derivative_everywhere(level: float) -> None:
 
 
 def test_the_slope_is_continuous_at_white() -> None:
-    below, above = (torch.func.grad(linear_to_srgb)(torch.tensor(1.0 + d).double()) for d in (-1e-9, 1e-9))
+    below, above = (
+        torch.func.grad(linear_to_srgb)(torch.tensor(1.0 + d, dtype=torch.float64)) for d in (-1e-9, 1e-9)
+    )
     torch.testing.assert_close(below, above, rtol=1e-8, atol=0)
 
 

@@ -59,8 +59,19 @@ def test_each_sample_stands_for_an_equal_share_of_the_area(
     assert np.ptp(samples.area_mm2) == 0
 
 
-def test_samples_are_spread_by_area(samples: SurfaceSamples, model: LinearFaceModel) -> None:
-    """Stratified: any part of the face has its share within a few, where chance would miss by sqrt(n)."""
+@pytest.mark.parametrize("order", ["as made", "shuffled"])
+def test_samples_are_spread_by_area(model: LinearFaceModel, order: str) -> None:
+    """Stratified: any part of the face has its share within a few, where chance would miss by sqrt(n).
+
+    The order in which a file happens to list its triangles does not matter.
+    """
+    if order == "shuffled":
+        shuffle = np.random.default_rng(0).permutation(len(model.topology.triangles))
+        place = np.argsort(shuffle)
+        marks = replace(model.topology.landmarks, triangles=place[model.topology.landmarks.triangles])
+        triangles = model.topology.triangles[shuffle]
+        model = replace(model, topology=replace(model.topology, triangles=triangles, landmarks=marks))
+    samples = surface_samples(model, COUNT)
     mean, faces = model.mean.numpy().astype(float), model.topology.triangles
     chosen = face_triangles(model.topology, model.n_vertices)
     corners = mean[faces[chosen]]

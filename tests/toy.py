@@ -104,7 +104,7 @@ def _bump(vertices: Float[np.ndarray, "vertices 3"]) -> Callable[..., Float[np.n
     x, y, front = vertices[:, 0].copy(), vertices[:, 1].copy(), vertices[:, 2] > 0
 
     def at(cx: float, cy: float, wide: float, high: float) -> Float[np.ndarray, "vertices"]:
-        return front * np.exp(-(((x - cx) / wide) ** 2 + ((y - cy) / high) ** 2) / 2)
+        return np.asarray(front * np.exp(-(((x - cx) / wide) ** 2 + ((y - cy) / high) ** 2) / 2))
 
     return at
 
