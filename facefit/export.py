@@ -19,6 +19,7 @@ from facefit.fitting.result import FitResult
 from facefit.glb import face_glb
 from facefit.mesh import vertex_normals
 from facefit.obj import encode_mtl, encode_obj
+from facefit.on_cpu import on_cpu
 from facefit.overlay import overlay
 from facefit.ply import encode_ply
 from facefit.rendering.shade import linear_to_srgb
@@ -36,6 +37,7 @@ def write_results(result: FitResult, folder: Path, texture_size: int = DEFAULT_S
 
     Not atomic: hand in a temporary folder and rename it. OSError (disk full, no permission) passes through.
     """
+    result = on_cpu(result)
     texture = bake_texture(result, texture_size)
     described = result_dict(result)
     files: list[tuple[str, str, str | bytes]] = [
@@ -63,7 +65,7 @@ def export(result: FitResult, path: str | os.PathLike[str], texture_size: int = 
     """Write one file; its suffix says what: .glb, .obj (with .mtl and .png beside it), .ply, .json, .npz,
     .png (the overlay) or .html (the report). The file is complete or not there at all.
     """
-    target = Path(path)
+    target, result = Path(path), on_cpu(result)
     suffix = target.suffix.lower()
     if suffix == ".obj":
         texture = bake_texture(result, texture_size)
@@ -109,7 +111,7 @@ def _neutral_obj(result: FitResult) -> str:
 def _ply(result: FitResult) -> bytes:
     vertices, _ = _surface(result, neutral=False)
     with torch.no_grad():
-        srgb = linear_to_srgb(result.model.albedo(result.scene.albedo).clamp(0, 1)).cpu().numpy()
+        srgb = linear_to_srgb(result.model.albedo(result.scene.albedo).clamp(0, 1)).numpy()
     comments = (
         f"facefit: fitted head with its expression, pose removed, colours are the fitted albedo; {_FRAME}",
     )
@@ -134,7 +136,7 @@ def _surface(
     scene, model = result.scene, result.model
     with torch.no_grad():
         vertices = scene.neutral_shape(model) if neutral else scene.shape(model)
-        return vertices.cpu().numpy(), vertex_normals(vertices, model.triangles).cpu().numpy()
+        return vertices.numpy(), vertex_normals(vertices, model.triangles).numpy()
 
 
 _WRITERS: dict[str, Callable[[FitResult, int], str | bytes]] = {

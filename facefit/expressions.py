@@ -16,14 +16,12 @@ BOTH_SIDES = ("browInnerUp", "cheekPuff")
 
 
 def part_of(name: str) -> str:
-    """The part of the face that an expression moves; "Other" for names that do not tell (statistical modes).
-    """
+    """The part of the face that an expression moves; "Other" for names that do not tell (statistical modes)."""
     return next((part for part, prefixes in PARTS.items() if name.startswith(prefixes)), "Other")
 
 
 def is_activation(name: str) -> bool:
-    """Whether 0 is rest and 1 the full shape, as for ARKit's; statistical modes run through negative values.
-    """
+    """Whether 0 is rest and 1 the full shape, as for ARKit's; statistical modes run through negative values."""
     return part_of(name) != "Other"
 
 

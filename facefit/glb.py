@@ -1,5 +1,4 @@
-"""A fitted face as glTF: the neutral person, the expressions as named morph targets, the photograph's camera.
-"""
+"""A fitted face as glTF: the neutral person, the expressions as named morph targets, the photograph's camera."""
 
 from __future__ import annotations
 
@@ -43,9 +42,9 @@ def face_glb(result: FitResult, texture: Texture, extras: dict[str, Any]) -> byt
     model, scene = result.model, result.scene
     with torch.no_grad():
         neutral = scene.neutral_shape(model)
-        posed = scene.shape(model).cpu().numpy()
-        normals = vertex_normals(neutral, model.triangles).cpu().numpy()
-    base = neutral.cpu().numpy()
+        posed = scene.shape(model).numpy()
+        normals = vertex_normals(neutral, model.triangles).numpy()
+    base = neutral.numpy()
     split = split_seams(model.topology.triangles, texture.uv_triangles)
     targets = [
         MorphTarget(t.name, t.delta_m[split.vertex] / 1000, t.weight)
@@ -71,9 +70,9 @@ def expression_targets(
     At weight 1 an expression is the model's published shape: coefficient = weight / unit.
     """
     model = result.model
-    unit = model.expression_unit.cpu().numpy()
-    basis = model.expression_basis.cpu().numpy()
-    activation = result.scene.expression.detach().cpu().numpy() * unit
+    unit = model.expression_unit.numpy()
+    basis = model.expression_basis.numpy()
+    activation = result.scene.expression.numpy() * unit
     targets, used, explained = [], 0, np.zeros_like(deformation_mm)
     for name, group in arkit_groups(model.expression_names).items():
         delta = sum(basis[k] / unit[k] for k in group)
@@ -98,10 +97,10 @@ def photo_camera(result: FitResult) -> GltfCamera:
     centre.
     """
     camera, pose = result.scene.camera, result.scene.pose
-    rotation = pose.camera_from_model.detach().cpu().double().numpy()
+    rotation = pose.camera_from_model.double().numpy()
     matrix = np.eye(4)
     matrix[:3, :3] = rotation.T @ _OPENGL
-    matrix[:3, 3] = -rotation.T @ pose.translation_mm.detach().cpu().double().numpy() / 1000
+    matrix[:3, 3] = -rotation.T @ pose.translation_mm.double().numpy() / 1000
     return GltfCamera(
         model_from_camera=matrix,
         vertical_fov_rad=2 * math.atan(0.5 * camera.height / float(camera.focal_px)),

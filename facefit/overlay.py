@@ -18,6 +18,7 @@ from facefit.fitting.result import FitResult
 from facefit.models.camera import Camera, Pose, rotation_matrix
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.lighting import Lighting
+from facefit.on_cpu import on_cpu
 from facefit.picture import Picture, render
 from facefit.rendering.shade import linear_to_srgb
 
@@ -68,6 +69,7 @@ class Layers:
 
 def overlay(result: FitResult) -> UInt8[np.ndarray, "height width 3"]:
     """The photograph at its own size with the rendered face over it, its edge feathered."""
+    result = on_cpu(result)
     box = face_box(result, margin=0.05)
     picture, alpha = _rendered(result, box, min(1.0, LARGEST_RENDERING / max(box.width, box.height)))
     blended = np.array(result.observation.image)
@@ -80,6 +82,7 @@ def overlay(result: FitResult) -> UInt8[np.ndarray, "height width 3"]:
 
 def layers(result: FitResult, longest: int = 900, margin: float = 0.45) -> Layers:
     """The five pictures of the report, the face with some surroundings, at most `longest` pixels a side."""
+    result = on_cpu(result)
     box = face_box(result, margin)
     zoom = min(1.0, longest / max(box.width, box.height))
     picture, alpha = _rendered(result, box, zoom)
@@ -105,7 +108,7 @@ def layers(result: FitResult, longest: int = 900, margin: float = 0.45) -> Layer
 
 def face_box(result: FitResult, margin: float) -> Box:
     """The face in the photograph, widened by `margin` of its larger side, within the frame."""
-    scene, model = result.scene.to("cpu"), result.model.to("cpu")
+    scene, model = result.scene, result.model
     with torch.no_grad():
         points = scene.pose.apply(scene.shape(model))
         points = points[face_vertices(model)]
@@ -141,7 +144,7 @@ def crop_camera(camera: Camera, box: Box) -> Camera:
 
 def _rendered(result: FitResult, box: Box, zoom: float) -> tuple[Picture, Float[Tensor, "height width"]]:
     """The face in a box of the photograph, and the feathered weight of its face region."""
-    scene, model = result.scene.to("cpu"), result.model.to("cpu")
+    scene, model = result.scene, result.model
     width, height = max(1, round(box.width * zoom)), max(1, round(box.height * zoom))
     with torch.no_grad():
         picture = render(replace(scene, camera=crop_camera(scene.camera, box)), model, width, height)
@@ -176,7 +179,7 @@ def _bytes(values: Float[Tensor, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
 
 def head_views(result: FitResult, size: int = 360) -> UInt8[np.ndarray, "height width 3"]:
     """The fitted head from the subject's right, the front and the left, side by side, in its own colours."""
-    scene, model = result.scene.to("cpu"), result.model.to("cpu")
+    scene, model = result.scene, result.model
     with torch.no_grad():
         vertices = scene.shape(model)
         middle = (vertices.amax(0) + vertices.amin(0)) / 2

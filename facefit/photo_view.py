@@ -1,5 +1,4 @@
-"""The part of a photograph that shows the face, asked by points in space: what colour, and is it really seen?
-"""
+"""The part of a photograph that shows the face, asked by points in space: what colour, and is it really seen?"""
 
 from __future__ import annotations
 
@@ -44,7 +43,7 @@ class PhotoView:
     @staticmethod
     def of(result: FitResult, camera_points: Float[Tensor, "vertices 3"], size: int) -> PhotoView:
         """The crop that holds the posed surface, at most `size` pixels wide and high."""
-        camera, image = result.scene.to("cpu").camera, result.observation.image
+        camera, image = result.scene.camera, result.observation.image
         pixels = camera.project(camera_points)
         ahead = pixels[camera_points[:, 2] > 1]
         limit = torch.tensor([camera.width, camera.height])
@@ -64,7 +63,7 @@ class PhotoView:
             2, 0, 1
         )
         fragments = rasterize(
-            (pixels - corner) * zoom, camera_points[:, 2], result.model.triangles.cpu(), height, width
+            (pixels - corner) * zoom, camera_points[:, 2], result.model.triangles, height, width
         )
         covered = fragments.covered[None].float()
         depth = torch.where(fragments.covered, fragments.depth, torch.full_like(fragments.depth, _FAR))[None]

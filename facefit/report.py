@@ -1,5 +1,4 @@
-"""One offline page about a fit: pictures to wipe between, a head to turn and to move, the numbers in tables.
-"""
+"""One offline page about a fit: pictures to wipe between, a head to turn and to move, the numbers in tables."""
 
 from __future__ import annotations
 
@@ -15,6 +14,7 @@ from string import Template
 import facefit
 from facefit.atomic import write_atomically
 from facefit.fitting.result import FitResult
+from facefit.on_cpu import on_cpu
 from facefit.overlay import head_views, layers
 from facefit.report_numbers import camera_table, coefficient_charts, key_figures, model_table, stage_table
 from facefit.report_pictures import LAYERS, compare, jpeg_url, light_ball
@@ -33,6 +33,7 @@ def report(result: FitResult, path: str | os.PathLike[str]) -> None:
 
 def report_html(result: FitResult, texture: Texture | None = None) -> str:
     """The page as one string: no reference leaves it, and it works from a disk without a network."""
+    result = on_cpu(result)
     texture = bake_texture(result) if texture is None else texture
     directory, block = viewer_scene(result, texture)
     data = {
@@ -42,7 +43,7 @@ def report_html(result: FitResult, texture: Texture | None = None) -> str:
         "lit": jpeg_url(texture.lit, quality=88),
         "captions": {key: caption for key, (_, caption) in LAYERS.items()},
     }
-    camera = result.scene.pose.camera_from_model.detach()
+    camera = result.scene.pose.camera_from_model
     return Template(_asset("report_page.html")).substitute(
         title=escape(_name(result)),
         css=_asset("report_page.css"),

@@ -63,7 +63,7 @@ def camera_table(result: FitResult) -> str:
 
 def model_table(result: FitResult) -> str:
     model, offsets = result.model, result.scene.offsets
-    moved = None if offsets is None else float(offsets.detach().square().sum(1).mean().sqrt())
+    moved = None if offsets is None else float(offsets.square().sum(1).mean().sqrt())
     modes = f"{model.n_identity} identity, {model.n_expression} expression, {model.n_albedo} albedo"
     return table(
         [

@@ -59,8 +59,8 @@ def light_ball(lighting: Lighting, camera_from_model: Float[Tensor, "3 3"], size
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     radius = (x * x + y * y).sqrt()
     toward_viewer = -(1 - radius.clamp(max=1) ** 2).sqrt()
-    normals = torch.stack([x, y, toward_viewer], -1).reshape(-1, 3) @ camera_from_model.cpu().float()
-    light = Lighting(lighting.coefficients.detach().cpu().float()).irradiance(normals)
+    normals = torch.stack([x, y, toward_viewer], -1).reshape(-1, 3) @ camera_from_model
+    light = lighting.irradiance(normals)
     color = linear_to_srgb(0.75 * light / light.amax().clamp(min=1e-4)).clamp(0, 1).reshape(size, size, 3)
     alpha = ((1 - radius) * size / 2 + 0.5).clamp(0, 1)
     picture = (torch.cat([color, alpha[..., None]], -1) * 255 + 0.5).to(torch.uint8).numpy()

@@ -45,14 +45,14 @@ def viewer_scene(result: FitResult, texture: Texture) -> tuple[dict[str, Any], b
     """
     model, scene = result.model, result.scene
     with torch.no_grad():
-        neutral = scene.neutral_shape(model).cpu().numpy()
-        deformation = scene.shape(model).cpu().numpy() - neutral
-        srgb = linear_to_srgb(model.albedo(scene.albedo).clamp(0, 1)).cpu().numpy()
-        rotation = scene.pose.camera_from_model.cpu().numpy() * [[1], [-1], [-1]]  # OpenGL's camera axes
-        light = scene.lighting.coefficients.cpu().numpy()
+        neutral = scene.neutral_shape(model).numpy()
+        deformation = scene.shape(model).numpy() - neutral
+        srgb = linear_to_srgb(model.albedo(scene.albedo).clamp(0, 1)).numpy()
+        rotation = scene.pose.camera_from_model.numpy() * [[1], [-1], [-1]]  # OpenGL's camera axes
+        light = scene.lighting.coefficients.numpy()
         face = face_vertices(model).numpy()
         normals = vertex_normals(scene.shape(model), model.triangles)[face]
-        irradiance = scene.lighting.irradiance(normals).cpu().numpy()
+        irradiance = scene.lighting.irradiance(normals).numpy()
     block = _Block()
     split = split_seams(model.topology.triangles, texture.uv_triangles)
     index = np.dtype(np.uint16 if len(split.vertex) <= 65535 else np.uint32)

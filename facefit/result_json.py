@@ -14,6 +14,7 @@ import torch
 import facefit
 from facefit.camera_conventions import CONVENTIONS, camera_to
 from facefit.fitting.result import FitResult
+from facefit.on_cpu import on_cpu
 
 FORMAT = 1
 
@@ -30,8 +31,8 @@ PHOTO_FRAME = (
 
 
 def result_dict(result: FitResult) -> dict[str, Any]:
-    """Everything a run knows, as numbers, strings, lists and dictionaries; NaN where a figure does not apply.
-    """
+    """Everything a run knows, as numbers, strings, lists and dictionaries; NaN where a figure does not apply."""
+    result = on_cpu(result)
     model, photo = result.model, result.observation
     return {
         "facefit": {"version": facefit.__version__, "format": FORMAT},
@@ -94,6 +95,7 @@ def encode_json(data: Any) -> str:
 
 def parameter_arrays(result: FitResult) -> dict[str, np.ndarray]:
     """The arrays of params.npz: numeric, loadable without pickles, in the units of result.json."""
+    result = on_cpu(result)
     scene, model = result.scene, result.model
     arrays: dict[str, torch.Tensor] = {
         "identity": scene.identity,
@@ -112,7 +114,7 @@ def parameter_arrays(result: FitResult) -> dict[str, np.ndarray]:
     }
     if scene.offsets is not None:
         arrays["offsets_mm"] = scene.offsets
-    plain = {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}
+    plain = {name: tensor.numpy() for name, tensor in arrays.items()}
     if result.observation.landmarks is not None:
         plain["landmarks_found_px"] = result.observation.landmarks
     if result.landmarks_fitted is not None:
@@ -175,16 +177,16 @@ def _parameters(result: FitResult) -> dict[str, Any]:
             "unit": "linear RGB radiance, divided by pi",
             "order": "(l, m) = (0,0), (1,-1), (1,0), (1,1), (2,-2) ... (2,2), orthonormal real harmonics, "
             "model frame; rows are harmonics, columns red, green, blue",
-            "value": scene.lighting.coefficients.detach().cpu().tolist(),
+            "value": scene.lighting.coefficients.tolist(),
         },
         "offsets": {
             "unit": "mm per vertex, model frame; in params.npz",
             "used": offsets is not None,
-            "rms_mm": 0.0 if offsets is None else float(offsets.detach().norm(dim=1).square().mean().sqrt()),
+            "rms_mm": 0.0 if offsets is None else float(offsets.norm(dim=1).square().mean().sqrt()),
         },
         "distance_from_mean_face": {
             "unit": "RMS of the identity coefficients; about 1 for a typical person, 0 for the mean face",
-            "value": float(scene.identity.detach().square().mean().sqrt()),
+            "value": float(scene.identity.square().mean().sqrt()),
         },
     }
 
@@ -201,7 +203,7 @@ def _versions() -> dict[str, str | None]:
 
 
 def _list(tensor: torch.Tensor) -> list[float]:
-    return [float(x) for x in tensor.detach().cpu().reshape(-1)]
+    return [float(x) for x in tensor.reshape(-1)]
 
 
 def _finite(data: Any) -> Any:

@@ -1,5 +1,4 @@
-"""What each vertex contributes to the texture: where it is seen, its light, and a colour for where it is not.
-"""
+"""What each vertex contributes to the texture: where it is seen, its light, and a colour for where it is not."""
 
 from __future__ import annotations
 
@@ -53,7 +52,7 @@ class SkinSurface:
     @staticmethod
     def of(result: FitResult, size: int) -> tuple[SkinSurface, PhotoView]:
         """The surface of a fit and the photograph around it, for a texture of `size` texels a side."""
-        model, scene = result.model.to("cpu"), result.scene.to("cpu")
+        model, scene = result.model, result.scene
         vertices = scene.shape(model)
         camera_points = scene.pose.apply(vertices)
         normals = vertex_normals(vertices, model.triangles)

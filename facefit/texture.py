@@ -19,6 +19,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from facefit.fitting.result import FitResult
 from facefit.models.face_model import LinearFaceModel
+from facefit.on_cpu import on_cpu
 from facefit.photo_view import PhotoView
 from facefit.rendering.rasterize import rasterize
 from facefit.rendering.shade import linear_to_srgb
@@ -66,7 +67,7 @@ class _Texels:
         triangle = fragments.triangle.reshape(-1)
         covered = (triangle >= 0).nonzero()[:, 0]
         barycentric = fragments.barycentric.reshape(-1, 3)[covered]
-        return _Texels(covered, model.triangles.cpu()[triangle[covered]], barycentric, size)
+        return _Texels(covered, model.triangles[triangle[covered]], barycentric, size)
 
     def subset(self, chosen: Bool[Tensor, "texels"]) -> _Texels:
         return _Texels(self.index[chosen], self.corners[chosen], self.barycentric[chosen], self.size)
@@ -86,7 +87,8 @@ class _Texels:
 
 def bake_texture(result: FitResult, size: int = DEFAULT_SIZE) -> Texture:
     """The texture of a fit, `size` x `size`; takes a few tenths of a second at 1024."""
-    model = result.model.to("cpu")
+    result = on_cpu(result)
+    model = result.model
     uv, uv_triangles = texture_layout(model.topology, model.mean.numpy())
     with torch.no_grad():
         texels = _Texels.of(model, uv, uv_triangles, size)
@@ -100,8 +102,7 @@ def bake_texture(result: FitResult, size: int = DEFAULT_SIZE) -> Texture:
 def _colors(
     model: LinearFaceModel, texels: _Texels, surface: SkinSurface, view: PhotoView
 ) -> tuple[Float[Tensor, "texels 3"], Float[Tensor, "texels 3"], Float[Tensor, "texels 1"]]:
-    """Linear colour of each texel without and with the photograph's light, and the photograph's share in it.
-    """
+    """Linear colour of each texel without and with the photograph's light, and the photograph's share in it."""
     channels = surface.channels
     here = SkinSurface.from_channels(texels.mixed(channels))
     photo, visible = view.sample(here.camera_points)

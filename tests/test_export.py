@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -156,3 +157,9 @@ def test_the_overlay_file_is_the_overlay(result: FitResult, folder: Path) -> Non
 def test_a_model_without_texture_coordinates_is_written_too(tmp_path: Path) -> None:
     write_results(toy_result(with_uv=False), tmp_path, texture_size=64)
     assert {p.name for p in tmp_path.iterdir()} == FILES
+
+
+def test_a_scene_that_carries_gradients_is_written_too(result: FitResult, tmp_path: Path) -> None:
+    scene = replace(result.scene, expression=result.scene.expression.double().requires_grad_())
+    write_results(replace(result, scene=scene), tmp_path, texture_size=16)
+    assert {path.name for path in tmp_path.iterdir()} == FILES

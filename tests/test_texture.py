@@ -71,8 +71,7 @@ def test_with_its_light_a_seen_texel_is_the_photographs_pixel(result: FitResult)
 
 @pytest.mark.parametrize(("factor", "kept"), [(2.5, False), (0.4, True)])
 def test_a_bright_patch_is_light_and_a_dark_one_is_skin(result: FitResult, factor: float, kept: bool) -> None:
-    """Twice and a half as bright as the face is no skin but light that the fit missed; dark may be a beard.
-    """
+    """Twice and a half as bright as the face is no skin but light that the fit missed; dark may be a beard."""
     albedo = result.model.albedo(result.scene.albedo).clone()
     cheek = (result.model.mean - torch.tensor([-20.0, 30.0, 80.0])).norm(dim=1) < 38
     albedo[cheek] *= factor
@@ -155,8 +154,7 @@ def test_any_size_of_photograph_can_be_baked(shape: tuple[int, int]) -> None:
 
 
 def covered_twice(uv: np.ndarray, triangles: np.ndarray, size: int = 200) -> float:
-    """The part of the covered texels that more than one triangle claims (edges shared by neighbours aside).
-    """
+    """The part of the covered texels that more than one triangle claims (edges shared by neighbours aside)."""
     plane, flat = torch.from_numpy(uv * size), torch.ones(len(uv), dtype=torch.float64)
     first = rasterize(plane, flat, torch.from_numpy(triangles), size, size, cull_back=False).triangle
     last = rasterize(
