@@ -15,7 +15,7 @@ from facefit.observation import Observation
 MARGIN = 0.35
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PyramidLevel:
     """A resampled crop. A point of the photograph lies at (pixel - origin) * scale in it, edge-based as ever."""
 

@@ -66,18 +66,20 @@ def photometric_kernel(
     image: Float32[np.ndarray, "height width 3"],
     weight: Float32[np.ndarray, "n"],
     with_jacobian: bool,
+    with_geometry: bool,
     residual: Float32[np.ndarray, "rows"],
     jacobian: Float32[np.ndarray, "rows unknowns"],
 ) -> None:
     """Rows 3k..3k+2 are the red, green, blue residual of chosen sample k in sRGB, times weight[k].
 
     Unknowns in order: rotation vector (3), translation (3), log focal (1), shape coefficients, albedo
-    coefficients, lighting (9 x 3, colour fastest). The image is read through a cubic B-spline, so that its
-    gradient is exact and continuous; a sample within two texels of the border, or with weight 0, has zero rows.
+    coefficients, lighting (9 x 3, colour fastest); those before albedo only `with_geometry`. The image is read
+    through a cubic B-spline, so that its gradient is exact and continuous; a sample within two texels of the
+    border, or with weight 0, has zero rows.
     """
     height, width = image.shape[0], image.shape[1]
     shape, modes = geometry_basis.shape[2], albedo_basis.shape[2]
-    at_albedo = 7 + shape
+    at_albedo = 7 + shape if with_geometry else 0
     at_light = at_albedo + modes
     wx, wy, sx, sy = np.empty(4), np.empty(4), np.empty(4), np.empty(4)
     value, gx, gy = np.empty(3), np.empty(3), np.empty(3)
@@ -153,6 +155,16 @@ def photometric_kernel(
             residual[r0 + c] = w * (predicted - value[c])
             if not with_jacobian:
                 continue
+            factor = w * slope * albedo[k, c]
+            shade = np.float32(w * slope * light)
+            target = jacobian[r0 + c]
+            modes_row = albedo_basis[s, c]
+            for j in range(modes):
+                target[at_albedo + j] = shade * modes_row[j]
+            for q in range(9):
+                target[at_light + 3 * q + c] = factor * sh[q]
+            if not with_geometry:
+                continue
             # The observed colour moves with the projected point; in camera axes, then in the model frame.
             hx, hy = w * gx[c] * scale, w * gy[c] * scale
             cx, cy = hx * focal / Z, hy * focal / Z
@@ -171,7 +183,6 @@ def photometric_kernel(
             jacobian[r0 + c, 6] = -(hx * (u - centre[0]) + hy * (v - centre[1]))
             # The predicted colour moves with the normal n = m / |m|, m = a x b:
             # q . dn = da . (b x q) + db . (q x a), with q the part of the light's gradient across n, over |m|.
-            factor = w * slope * albedo[k, c]
             dx = dy = dz = 0.0
             for q in range(1, 9):
                 dx += lighting[q, c] * dsh[q, 0]
@@ -184,14 +195,7 @@ def photometric_kernel(
             row9[c, 0], row9[c, 1], row9[c, 2] = -gmx, -gmy, -gmz
             row9[c, 3], row9[c, 4], row9[c, 5] = by * qz - bz * qy, bz * qx - bx * qz, bx * qy - by * qx
             row9[c, 6], row9[c, 7], row9[c, 8] = qy * az - qz * ay, qz * ax - qx * az, qx * ay - qy * ax
-            target = jacobian[r0 + c]
-            shade = np.float32(w * slope * light)
-            modes_row = albedo_basis[s, c]
-            for j in range(modes):
-                target[at_albedo + j] = shade * modes_row[j]
-            for q in range(9):
-                target[at_light + 3 * q + c] = factor * sh[q]
-        if with_jacobian:
+        if with_jacobian and with_geometry:
             # All three channels in one pass, so that the basis, which is what takes time, is read once.
             red, green, blue = jacobian[r0], jacobian[r0 + 1], jacobian[r0 + 2]
             for q in range(9):

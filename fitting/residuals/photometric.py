@@ -18,7 +18,7 @@ from torch import Tensor
 from facefit.fitting.projection import camera_rotation, right_jacobian
 from facefit.fitting.pyramid import PyramidLevel
 from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations
-from facefit.fitting.residuals.landmarks import assemble
+from facefit.fitting.residuals.landmarks import GEOMETRY, assemble
 from facefit.fitting.surface_samples import SurfaceSamples
 from facefit.kernels.photometric import photometric_kernel, sample_geometry
 from facefit.models.face_model import LinearFaceModel
@@ -26,7 +26,7 @@ from facefit.models.scene import Scene
 from facefit.rendering.rasterize import rasterize
 from facefit.rendering.shade import lambertian, linear_to_srgb
 
-BLOCKS = ("rotation", "translation", "focal", "identity", "expression", "albedo", "lighting")
+COLOUR = ("albedo", "lighting")
 
 # What the model cannot say is shared by neighbouring samples: all samples together are worth about this many
 # independent observations. Too few and every face stays near the mean; too many and the face bends to explain
@@ -100,8 +100,7 @@ class PhotometricResidual(AbstractResidual):
 
     def differences(self, scene: Scene, chosen: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n 3"]:
         """Predicted minus observed sRGB at samples, not whitened; zero where a sample leaves the picture."""
-        plain = Frozen(chosen, np.ones(len(chosen)), np.ones(len(chosen), np.float32))
-        return self._evaluate(scene, plain, None)[0].reshape(-1, 3)
+        return _differences(self.samples, self.level, scene, _Same(chosen))
 
     def error(self, scene: Scene, chosen: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
         """The size of the colour difference at samples: root mean square over the channels."""
@@ -134,34 +133,6 @@ class PhotometricResidual(AbstractResidual):
         assert frozen is not None
         return frozen
 
-    def _evaluate(
-        self, scene: Scene, frozen: Frozen, jacobian: Float[np.ndarray, "rows unknowns"] | None
-    ) -> tuple[Float[np.ndarray, "rows"], Float[np.ndarray, "rows unknowns"] | None]:
-        samples, chosen = self.samples, frozen.chosen
-        geometry, albedo = _at_samples(samples, scene, _Same(chosen))
-        values = np.empty(3 * len(chosen), dtype=np.float32)
-        photometric_kernel(
-            chosen,
-            geometry,
-            albedo,
-            samples.geometry_basis,
-            samples.albedo_basis,
-            scene.lighting.coefficients.numpy().astype(np.float64),
-            camera_rotation(scene.pose.rotation.numpy()),
-            right_jacobian(scene.pose.rotation.numpy().astype(np.float64)),
-            scene.pose.translation_mm.numpy().astype(np.float64),
-            float(scene.camera.focal_px),
-            scene.camera.principal_point.numpy().astype(np.float64),
-            self.level.scale,
-            self.level.origin,
-            self.level.image,
-            frozen.weight,
-            jacobian is not None,
-            values,
-            np.empty((0, 0), dtype=np.float32) if jacobian is None else jacobian,
-        )
-        return values, jacobian
-
 
 def robust_weight(error: Float[np.ndarray, "*shape"], sigma: float) -> Float[np.ndarray, "*shape"]:
     """Geman and McClure's weight of an error whose usual size is sigma: half of it is lost at 1.6 sigma."""
@@ -182,7 +153,7 @@ class _Same:
         return id(self.array)
 
 
-# A scene is evaluated up to three times in a row: as a candidate, to be frozen at, to be linearised at.
+# A scene is looked at up to three times in a row: as a candidate, to be frozen at, to be linearised at.
 @lru_cache(maxsize=2)
 def _at_samples(
     samples: SurfaceSamples, scene: Scene, chosen: _Same
@@ -197,20 +168,68 @@ def _at_samples(
     return geometry, albedo
 
 
+@lru_cache(maxsize=2)
+def _differences(
+    samples: SurfaceSamples, level: PyramidLevel, scene: Scene, chosen: _Same
+) -> Float[np.ndarray, "n 3"]:
+    weight = np.ones(len(chosen.array), np.float32)
+    return _evaluate(samples, level, scene, chosen.array, weight, None).reshape(-1, 3)
+
+
+def _evaluate(
+    samples: SurfaceSamples,
+    level: PyramidLevel,
+    scene: Scene,
+    chosen: Int[np.ndarray, "n"],
+    weight: Float[np.ndarray, "n"],
+    jacobian: Float[np.ndarray, "rows unknowns"] | None,
+    with_geometry: bool = True,
+) -> Float[np.ndarray, "rows"]:
+    """The kernel's residuals; fills `jacobian` where there is one."""
+    geometry, albedo = _at_samples(samples, scene, _Same(chosen))
+    values = np.empty(3 * len(chosen), dtype=np.float32)
+    photometric_kernel(
+        chosen,
+        geometry,
+        albedo,
+        samples.geometry_basis,
+        samples.albedo_basis,
+        scene.lighting.coefficients.numpy().astype(np.float64),
+        camera_rotation(scene.pose.rotation.numpy()),
+        right_jacobian(scene.pose.rotation.numpy().astype(np.float64)),
+        scene.pose.translation_mm.numpy().astype(np.float64),
+        float(scene.camera.focal_px),
+        scene.camera.principal_point.numpy().astype(np.float64),
+        level.scale,
+        level.origin,
+        level.image,
+        weight,
+        jacobian is not None,
+        with_geometry,
+        values,
+        np.empty((0, 0), dtype=np.float32) if jacobian is None else jacobian,
+    )
+    return values
+
+
 @normal_equations.register
 def _(residual: PhotometricResidual, scene: Scene, free: tuple[str, ...]) -> NormalEquations:
     frozen = residual._frozen(scene)
-    unknowns = 7 + residual.samples.geometry_basis.shape[2] + residual.samples.albedo_basis.shape[2] + 27
-    space = np.empty((3 * len(frozen.chosen), unknowns), dtype=np.float32)
-    values, jacobian = residual._evaluate(scene, frozen, space)
-    assert jacobian is not None
-    return assemble(jacobian, values, scene, free, BLOCKS)
+    with_geometry = any(block in free for block in GEOMETRY)
+    blocks = (*GEOMETRY, *COLOUR) if with_geometry else COLOUR
+    unknowns = sum(scene.block(block).numel() for block in blocks)
+    jacobian = np.empty((3 * len(frozen.chosen), unknowns), dtype=np.float32)
+    values = _evaluate(
+        residual.samples, residual.level, scene, frozen.chosen, frozen.weight, jacobian, with_geometry
+    )
+    return assemble(jacobian, values, scene, free, blocks)
 
 
 @cost.register
 def _(residual: PhotometricResidual, scene: Scene) -> float:
-    values, _ = residual._evaluate(scene, residual._frozen(scene), None)
-    return 0.5 * float(values.astype(np.float64) @ values)
+    frozen = residual._frozen(scene)
+    squared = (residual.differences(scene, frozen.chosen).astype(np.float64) ** 2).sum(1)
+    return 0.5 * float((frozen.weight.astype(np.float64) ** 2) @ squared)
 
 
 def read_spline(
