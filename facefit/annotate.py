@@ -19,7 +19,8 @@ from jaxtyping import Float, Int
 from facefit.detection import JAW, AbstractDetector, DlibDetector
 from facefit.errors import ModelFileError, NoFaceFound
 from facefit.mesh import vertex_normals
-from facefit.models.albedo_prior import population, with_albedo_prior
+from facefit.models.albedo_prior import population
+from facefit.models.assemble import PLAIN, with_landmarks
 from facefit.models.camera import Camera, Pose, rotation_matrix
 from facefit.models.face_model import Landmarks, LinearFaceModel
 from facefit.models.landmark_transfer import on_surface
@@ -33,8 +34,6 @@ SIZES = (360, 480, 640)
 # A jaw point belongs to the foremost surface this near to it, and to what lies at most so far behind that.
 REACH_MM, STEP_MM = 3.0, 18.0
 FACE_MM, DISTANCE_MM = 330.0, 900.0
-# A mean face whose colour varies by less than this, linear RGB, shows no brows and lips.
-PLAIN = 0.02
 # A point counts in a view when its surface turns less than 72 degrees away.
 SEEN = 0.3
 # Which landmark mirrors which.
@@ -63,7 +62,7 @@ def annotate(model: LinearFaceModel, detector: AbstractDetector | None = None) -
     detector = DlibDetector() if detector is None else detector
     found = _annotate_once(model, detector)
     if float(model.albedo_mean.std(dim=0).max()) < PLAIN:
-        found = _annotate_once(with_albedo_prior(with_landmarks(model, found.landmarks)), detector)
+        found = _annotate_once(with_landmarks(model, found.landmarks), detector)
     return found
 
 
@@ -92,10 +91,6 @@ def _annotate_once(model: LinearFaceModel, detector: AbstractDetector) -> Annota
     hosts, weights = _on_skin(model, middle)
     landmarks = Landmarks(np.arange(68), hosts, weights.astype(np.float32))
     return Annotation(landmarks, spread, np.array([len(seen) for seen in points]))
-
-
-def with_landmarks(model: LinearFaceModel, landmarks: Landmarks) -> LinearFaceModel:
-    return replace(model, topology=replace(model.topology, landmarks=landmarks))
 
 
 def as_toml(annotation: Annotation, name: str) -> str:
@@ -208,8 +203,8 @@ def distances_mm(
     model: LinearFaceModel, annotation: Annotation, official: Landmarks
 ) -> Float[np.ndarray, "68"]:
     """How far the annotation lies from a model's own landmarks, on the mean face."""
-    ours = with_landmarks(model, annotation.landmarks).landmark_points(model.mean)
-    theirs = with_landmarks(model, official).landmark_points(model.mean)
+    ours = _points(model, annotation.landmarks)
+    theirs = _points(model, official)
     return np.asarray((ours - theirs).norm(dim=1))
 
 
@@ -220,7 +215,12 @@ def preview(
     scene = _scene(model, 0.0, 0.0, size)
     with torch.no_grad():
         image = render(scene, model).color.clamp(0, 1).numpy().copy()
-        at = project(scene, with_landmarks(model, annotation.landmarks).landmark_points(model.mean)).numpy()
+        at = project(scene, _points(model, annotation.landmarks)).numpy()
     for column, row in np.clip(at.astype(int), 2, size - 3):
         image[row - 2 : row + 3, column - 2 : column + 3] = [0.2, 1.0, 0.3]
     return image
+
+
+def _points(model: LinearFaceModel, landmarks: Landmarks) -> Float[torch.Tensor, "68 3"]:
+    """Landmarks on the mean face."""
+    return replace(model, topology=replace(model.topology, landmarks=landmarks)).landmark_points(model.mean)

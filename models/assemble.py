@@ -4,7 +4,7 @@ refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,9 @@ from facefit.models.landmark_map import NO_LANDMARKS, landmarks_beside
 from facefit.models.landmark_transfer import completed
 from facefit.models.regions import plan, standard_regions
 from facefit.models.symmetry import mirror_pairs
+
+# A mean face whose colour varies by less than this, linear RGB, has no brows and lips.
+PLAIN = 0.02
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,19 @@ def assemble(path: Path, source: ModelSource, parts: Parts) -> LinearFaceModel:
         expression_unit=_tensor(unit),
     )
     return model if coloured else with_albedo_prior(model)
+
+
+def with_landmarks(model: LinearFaceModel, landmarks: Landmarks) -> LinearFaceModel:
+    """The model with other landmarks, and with what follows from all 68 where it lacked it: regions and paint."""
+    topology = replace(model.topology, landmarks=landmarks)
+    mean = model.mean.double().numpy()
+    view = plan(mean, topology.triangles, landmarks)
+    if view is not None:
+        found = standard_regions(view, model.expression_basis.double().numpy(), topology.regions.get("face"))
+        topology = replace(topology, regions=found | dict(topology.regions))
+    marked = replace(model, topology=topology)
+    plain = float(model.albedo_mean.std(dim=0).max()) < PLAIN
+    return with_albedo_prior(marked) if plain and view is not None else marked
 
 
 def modes(

@@ -21,7 +21,9 @@ from facefit.models import (
     registry,
     surrey,
 )
+from facefit.models.assemble import with_landmarks
 from facefit.models.face_model import LinearFaceModel
+from facefit.models.landmark_map import landmarks_beside
 
 HEAD_BYTES = 512
 
@@ -73,7 +75,7 @@ def _file(path: Path) -> LinearFaceModel:
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
     if pack.is_pack(head):
-        return pack.load_pack(path)
+        return _with_map(path, pack.load_pack(path))
     if head.startswith(hdf5.MAGIC):
         return _hdf5(path)
     if mat5.is_mat5(head):
@@ -90,6 +92,12 @@ def _file(path: Path) -> LinearFaceModel:
     raise ModelFileError(
         f"{path}: no face-model format facefit knows begins like this file ({head[:8].hex()})"
     )
+
+
+def _with_map(path: Path, model: LinearFaceModel) -> LinearFaceModel:
+    """The model with the landmark map that lies beside its file, if one does."""
+    landmarks = landmarks_beside(path, model.topology.triangles, model.n_vertices)
+    return with_landmarks(model, landmarks) if len(landmarks.numbers) else model
 
 
 def _hdf5(path: Path) -> LinearFaceModel:

@@ -41,6 +41,19 @@ def read_landmark_map(path: Path, triangles: Int[np.ndarray, "triangles 3"], ver
     return landmarks_from_table(table, triangles, vertices, str(path))
 
 
+def read_eos_list(path: Path) -> dict[str, Any]:
+    """eos's `[landmark_mappings]`: iBUG number counted from 1 = vertex counted from 0."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelFileError(f"{path}: a landmark list is at most {MAX_BYTES} bytes")
+        table = tomllib.loads(path.read_text(encoding="utf-8")).get("landmark_mappings")
+        if not isinstance(table, dict):
+            raise ModelFileError(f"{path}: has no [landmark_mappings] table")
+        return {str(int(number) - 1): vertex for number, vertex in table.items()}
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{path}: not a readable landmark list ({error})") from error
+
+
 def beside(path: Path) -> Path:
     """Where a user's own map of a model file lies, and where `facefit models annotate` writes it."""
     return path.with_name(f"{path.stem}.landmarks.toml")

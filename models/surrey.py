@@ -14,7 +14,6 @@ order of the members per version is that of eos's MorphableModel.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,13 @@ from facefit.models.assemble import Parts, assemble, linearised_albedo, modes
 from facefit.models.byte_reader import ByteReader
 from facefit.models.cache import sha256_of
 from facefit.models.face_model import Landmarks, LinearFaceModel, ModelSource
-from facefit.models.landmark_map import NO_LANDMARKS, landmarks_from_table, packaged
+from facefit.models.landmark_map import NO_LANDMARKS, landmarks_from_table, packaged, read_eos_list
 
 MAX_BYTES = 1 << 30
 VERSIONS = (1, 2, 3, 4)
 # Published blendshapes are strong emotions; a photograph shows a part of one.
 ACTIVATION_PER_SIGMA = 0.5
 LANDMARK_FILE = "ibug_to_sfm.txt"
-MAX_LANDMARK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -250,16 +248,3 @@ def _landmarks(
     if not table or triangles.size == 0 or triangles.min() < 0 or triangles.max() >= vertices:
         return NO_LANDMARKS
     return landmarks_from_table(table, triangles.astype(np.int64), vertices, str(path))
-
-
-def read_eos_list(path: Path) -> dict[str, Any]:
-    """eos's `[landmark_mappings]`: iBUG number counted from 1 = vertex counted from 0."""
-    try:
-        if path.stat().st_size > MAX_LANDMARK_BYTES:
-            raise ModelFileError(f"{path}: a landmark list is at most {MAX_LANDMARK_BYTES} bytes")
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("landmark_mappings")
-        if not isinstance(table, dict):
-            raise ModelFileError(f"{path}: has no [landmark_mappings] table")
-        return {str(int(number) - 1): vertex for number, vertex in table.items()}
-    except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: not a readable landmark list ({error})") from error

@@ -14,10 +14,11 @@ from model_writers import Known, known
 from toy import toy_model
 
 from facefit.errors import ModelFileError
-from facefit.models import albedo_mm, flame, load_model, surrey
+from facefit.models import albedo_mm, flame, load_model
 from facefit.models.assemble import linear_from_srgb
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.flame_pose import JOINTS, Flame
+from facefit.models.landmark_map import read_eos_list
 from facefit.models.pack import load_pack, save_model
 
 Writer = Callable[[Path, Known], None]
@@ -182,6 +183,19 @@ def test_a_map_beside_the_file_wins(face: Known, tmp_path: Path) -> None:
     )
 
 
+def test_a_map_beside_our_own_file_completes_it(face: Known, tmp_path: Path) -> None:
+    """An annotated model gets what needs all 68: regions for the fit, and brows and lips in a colourless one."""
+    writers.write_surrey(tmp_path / "m.bin", face, 1)
+    save_model(load_model(tmp_path / "m.bin"), tmp_path / "m.safetensors")
+    before = load_model(tmp_path / "m.safetensors")
+    assert "face" not in before.topology.regions
+    lines = [f"{number} = {vertex}" for number, vertex in enumerate(face.landmark_vertices)]
+    (tmp_path / "m.landmarks.toml").write_text("[landmarks]\n" + "\n".join(lines))
+    after = load_model(tmp_path / "m.safetensors")
+    assert {"face", "jaw_contour", "rigid"} <= after.topology.regions.keys()
+    assert after.n_albedo > before.n_albedo
+
+
 def test_albedo_mm_joins_the_basel_shape_beside_it(face: Known, tmp_path: Path) -> None:
     writers.write_bfm17(tmp_path / "model2017.h5", face)
     writers.write_albedo_mm(tmp_path / "albedoModel2020.h5", face)
@@ -289,7 +303,7 @@ def test_contour_rows_run_from_0_to_39_and_on_from_minus_1(yaw: float, row: int)
 
 def test_an_eos_list_counts_landmarks_from_one(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("[landmark_mappings]\n31 = 114\n")
-    assert surrey.read_eos_list(tmp_path / "list.txt") == {"30": 114}
+    assert read_eos_list(tmp_path / "list.txt") == {"30": 114}
 
 
 @pytest.mark.parametrize("name", ["model.bin", "model.mat", "model.h5", "model.pkl"])
