@@ -81,28 +81,30 @@ def estimate(
 
     model = model_named(model_name)
     arguments: dict[str, Any] = {"stages": recipe(method), **(options or {})}
-    warm_up(photograph, model_name)
+    warm_up(photograph, model_name, method, landmarks)
     start = time.perf_counter()
     result = ff.reconstruct(photograph, model, landmarks=landmarks, **arguments)
     seconds = time.perf_counter() - start
     return from_result(result, seconds)
 
 
-@lru_cache(maxsize=4)
-def _warm(model_name: str) -> list[bool]:
+@lru_cache(maxsize=8)
+def _warm(model_name: str, method: str) -> list[bool]:
     return []
 
 
-def warm_up(photograph: Path, model_name: str) -> None:
-    """Once per process and model: compile kernels, load the detector; no photograph's time holds it."""
-    done = _warm(model_name)
-    if done:
-        return
+def warm_up(
+    photograph: Path, model_name: str, method: str, landmarks: Float[np.ndarray, "68 2"] | None = None
+) -> None:
+    """Once per process, model and recipe: compile kernels, load the detector; nobody's time holds it."""
     import facefit as ff
 
+    done = _warm(model_name, method)
+    if done:
+        return
     done.append(True)
     try:
-        ff.reconstruct(photograph, model_named(model_name), stages=recipe("standard"))
+        ff.reconstruct(photograph, model_named(model_name), landmarks=landmarks, stages=recipe(method))
     except FacefitError:
         done.clear()  # no face here: the next photograph warms up
 

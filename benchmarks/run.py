@@ -114,9 +114,8 @@ def _results(keys: Sequence[str], work: Work, jobs: int) -> Iterator[tuple[str, 
             yield key, *attempt(work, key)
         return
     with _one_thread_each():
-        pool = ProcessPoolExecutor(
-            min(jobs, len(keys)), mp_context=multiprocessing.get_context("spawn"), initializer=_limit_threads
-        )
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(min(jobs, len(keys)), mp_context=context)
         try:
             futures: dict[Future[tuple[Row, Arrays]], str] = {pool.submit(attempt, work, k): k for k in keys}
             for future in as_completed(futures):
@@ -139,12 +138,6 @@ def attempt(work: Work, key: str) -> tuple[Row, Arrays]:
     except Exception as error:
         row, arrays = {"error": f"{type(error).__name__}: {error}", "error_type": type(error).__name__}, {}
     return {"error": None, **row, "seconds": time.perf_counter() - start}, arrays
-
-
-def _limit_threads() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 @contextmanager

@@ -121,7 +121,7 @@ class ThroughputWork:
         import facefit as ff
         from facefit.benchmarks.estimate import warm_up
 
-        warm_up(self.photo, self.model)
+        warm_up(self.photo, self.model, self.method)
         began = time.time()
         ff.reconstruct(self.photo, model_named(self.model), stages=recipe(self.method))
         return {"began": began, "ended": time.time()}, {}
