@@ -65,6 +65,17 @@ def test_a_photograph_on_its_side_gives_the_same_landmarks_of_the_same_person(
     np.testing.assert_allclose(turn @ found.covariance @ turn.T, face.covariance, atol=1e-9)
 
 
+@pytest.mark.parametrize("degrees", [20, 35, 45, 55, -30, -45, -60])
+def test_a_leaning_head_has_the_same_landmarks_leaning(
+    astronaut: np.ndarray, face: Face, degrees: int
+) -> None:
+    leaning = np.asarray(Image.fromarray(astronaut).rotate(degrees, Image.Resampling.BICUBIC))
+    found = DlibDetector().detect(leaning)[0]
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    expected = (face.landmarks - 256) @ np.array([[cos, -sin], [sin, cos]]) + 256
+    assert np.linalg.norm(found.landmarks - expected, axis=1).mean() < 0.015 * eye_distance(face)
+
+
 def test_enlarging_the_photograph_enlarges_the_landmarks_about_the_corner(
     astronaut: np.ndarray, face: Face
 ) -> None:
