@@ -1,4 +1,7 @@
-"""Which loader reads a file: decided by its first bytes and its contents, never by its name alone."""
+"""Which loader reads a file: decided by its first bytes and its contents, never by its name alone.
+
+Loaders are imported where they are needed: h5py and parts of scipy take longer to import than a model to load.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from facefit.errors import ModelFileError
-from facefit.models import (
-    albedo_mm,
-    bfm09,
-    bfm17,
-    deep3d,
-    flame,
-    hdf5,
-    ict,
-    lyhm,
-    mat5,
-    pack,
-    registry,
-    surrey,
-)
-from facefit.models.assemble import with_landmarks
+from facefit.models import registry
 from facefit.models.face_model import LinearFaceModel
-from facefit.models.landmark_map import landmarks_beside
 
 HEAD_BYTES = 512
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 def load(name_or_path: str | Path) -> LinearFaceModel:
-    # A damaged file may hold any number; the arithmetic on it is let through and `assemble` refuses the
-    # result.
+    # A damaged file may hold any number; the arithmetic on it is let through and `assemble` refuses the result.
     with np.errstate(all="ignore"):
         try:
             return _load(name_or_path)
@@ -57,10 +45,16 @@ def _by_name(name: str) -> LinearFaceModel:
         from facefit.models import builtin
 
         return builtin.load()
-    return ict.load() if name == "ict" else _file(registry.installed_path(name))
+    if name == "ict":
+        from facefit.models import ict
+
+        return ict.load()
+    return _file(registry.installed_path(name))
 
 
 def _folder(path: Path) -> LinearFaceModel:
+    from facefit.models import ict
+
     if ict.is_folder(path):
         return ict.load(path)
     raise ModelFileError(
@@ -74,9 +68,11 @@ def _file(path: Path) -> LinearFaceModel:
             head = stream.read(HEAD_BYTES)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
+    from facefit.models import flame, mat5, pack, surrey
+
     if pack.is_pack(head):
-        return _with_map(path, pack.load_pack(path))
-    if head.startswith(hdf5.MAGIC):
+        return _own(path)
+    if head.startswith(HDF5_MAGIC):
         return _hdf5(path)
     if mat5.is_mat5(head):
         return _matlab(path)
@@ -90,17 +86,22 @@ def _file(path: Path) -> LinearFaceModel:
     if surrey.looks_like(path, head):
         return surrey.load(path)
     raise ModelFileError(
-        f"{path}: no face-model format facefit knows begins like this file ({head[:8].hex()})"
+        f"{path}: no face-model format facefit knows begins like this file ({head[:8].hex() or 'it is empty'})"
     )
 
 
-def _with_map(path: Path, model: LinearFaceModel) -> LinearFaceModel:
-    """The model with the landmark map that lies beside its file, if one does."""
-    landmarks = landmarks_beside(path, model.topology.triangles, model.n_vertices)
-    return with_landmarks(model, landmarks) if len(landmarks.numbers) else model
+def _own(path: Path) -> LinearFaceModel:
+    """One of our files, with the landmark map that lies beside it, if one does."""
+    from facefit.models import assemble, landmark_map, pack
+
+    model = pack.load_pack(path)
+    landmarks = landmark_map.landmarks_beside(path, model.topology.triangles, model.n_vertices)
+    return assemble.with_landmarks(model, landmarks) if len(landmarks.numbers) else model
 
 
 def _hdf5(path: Path) -> LinearFaceModel:
+    from facefit.models import albedo_mm, bfm17
+
     if bfm17.looks_like(path):
         return bfm17.load(path)
     if albedo_mm.looks_like(path):
@@ -112,6 +113,8 @@ def _hdf5(path: Path) -> LinearFaceModel:
 
 
 def _matlab(path: Path) -> LinearFaceModel:
+    from facefit.models import bfm09, deep3d, lyhm, mat5
+
     names = mat5.variable_names(path)
     if bfm09.looks_like(names):
         return bfm09.load(path)

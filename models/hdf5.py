@@ -16,7 +16,6 @@ import numpy as np
 
 from facefit.errors import ModelFileError
 
-MAGIC = b"\x89HDF\r\n\x1a\n"
 MAX_BYTES = 4 << 30
 # Deflate shrinks by at most about 1032; other filters are not used by any face model.
 MAX_INFLATION = 1040

@@ -12,7 +12,6 @@ from functools import cache
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.interpolate import RBFInterpolator
 from scipy.spatial import cKDTree
 
 from facefit.models.face_model import Landmarks
@@ -34,6 +33,8 @@ def completed(
     missing = np.setdiff1d(np.arange(68), landmarks.numbers)
     if not len(missing) or len(landmarks.numbers) < ENOUGH:
         return landmarks
+    from scipy.interpolate import RBFInterpolator  # half a second to import, and only needed here
+
     known = (vertices[triangles[landmarks.triangles]] * landmarks.barycentric[:, :, None]).sum(axis=1)
     aligned = similarity(template()[landmarks.numbers], known, template())
     # Some smoothing, because two annotators never agree on the millimetre and a spline through both would
