@@ -202,11 +202,16 @@ class Head {
     gl.uniform1f(this.place.lit, this.lit);
     gl.uniform1f(this.place.line, 0);
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.triangleBuffer);
-    // Only under lines: pushed back by its slope, a surface near its outline would fall behind its own far side.
-    if (this.wire) gl.enable(gl.POLYGON_OFFSET_FILL);
-    gl.polygonOffset(0.5, 2);
-    gl.drawElements(gl.TRIANGLES, this.triangles.length, index, 0);
+    // The inside is pushed back, or it would show through along outlines; the outside gives way to lines only.
+    gl.enable(gl.CULL_FACE);
+    gl.enable(gl.POLYGON_OFFSET_FILL);
+    for (const [hidden, factor, units] of [[gl.BACK, this.wire ? 0.5 : 0, this.wire ? 2 : 0], [gl.FRONT, 4, 16]]) {
+      gl.cullFace(hidden);
+      gl.polygonOffset(factor, units);
+      gl.drawElements(gl.TRIANGLES, this.triangles.length, index, 0);
+    }
     gl.disable(gl.POLYGON_OFFSET_FILL);
+    gl.disable(gl.CULL_FACE);
     if (!this.wire) return;
     this.lineCount ??= this.edges();
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.lineBuffer);

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import splu
 from torch import Tensor
@@ -27,6 +27,12 @@ DARKEST = 0.25
 
 # Over this length along the surface the model's albedo is brought to the colour that the photograph shows.
 COLOUR_SMOOTHING_MM = 10.0
+
+# The colour of seen skin reaches sqrt(1 / this) times the smoothing length into hidden skin: about 7 cm.
+FORGETTING = 0.02
+
+# A vertex that is darker than the skin by this logarithm counts half.
+UNLIKELY = 0.6
 
 # Towards the border of the face the photograph fades out over this length.
 BORDER_MM = 20.0
@@ -70,8 +76,7 @@ class SkinSurface:
         tint, excess = _tint(
             graph * (COLOUR_SMOOTHING_MM / edge_mm) ** 2, albedo, color / light, visible * trust
         )
-        brightest = irradiance[face_vertices(model)].quantile(0.999)
-        shown = torch.minimum(light, brightest)
+        shown = torch.lerp(_plain(light, face_vertices(model)), light, trust)
         surface = SkinSurface(camera_points, trust, light * excess.exp(), albedo * tint / excess.exp(), shown)
         return surface, view
 
@@ -94,19 +99,22 @@ def _tint(
     """Factor that brings the model's albedo to the photographed skin, smooth on the surface; its excess
     brightness.
 
-    The logarithm g of the factor minimises sum w (g - log ratio)^2 + length^2 |grad g|^2 with a faint pull to
-    the mean: seen vertices keep the photograph's low frequencies, hidden ones continue them harmonically.
+    The logarithm g of the factor minimises sum w (g - log ratio)^2 + length^2 |grad g|^2 with a pull to the
+    median: seen vertices keep the photograph's low frequencies, hidden ones continue them and forget them with
+    the distance. Vertices far darker than the median (hair over the forehead) count little.
     """
     if float(seen.sum()) < 1:
         return torch.ones_like(albedo), torch.zeros_like(seen)
     w = seen[:, 0].double().numpy()
     ratio = ((skin.clamp(min=0) + 0.02).log() - (albedo + 0.02).log()).clamp(-1.5, 1.5).double().numpy()
-    mean = (w[:, None] * ratio).sum(0) / w.sum()
-    diagonal = stiffness.sum(1) + w + 1e-3
+    middle = np.median(ratio[w > 0.5 * w.max()], axis=0)
+    darker = np.maximum(0, (middle - ratio).mean(1))
+    w = w / (1 + (darker / UNLIKELY) ** 2)
+    diagonal = stiffness.sum(1) + w + FORGETTING
     factor = splu(
         (diags_array(diagonal) - stiffness).tocsc(), diag_pivot_thresh=0.0, options={"SymmetricMode": True}
     )
-    g = torch.from_numpy(factor.solve(w[:, None] * (ratio - mean)) + mean).float()
+    g = torch.from_numpy(factor.solve(w[:, None] * (ratio - middle)) + middle).float()
     brightness = g.mean(1, keepdim=True)
     above = (brightness - brightness[seen > 0.5].median() - BRIGHT_PATCH).clamp(min=0)
     # What is above the limit is halved at first and never exceeds another half of the limit.
@@ -133,6 +141,18 @@ def _edge_mm(model: LinearFaceModel, graph: csr_array) -> float:
     """The typical length of an edge of the mean face."""
     start, end = graph.nonzero()
     return float((model.mean[start] - model.mean[end]).norm(dim=1).median())
+
+
+def _plain(light: Float[Tensor, "vertices 3"], face: Bool[Tensor, "vertices"]) -> Float[Tensor, "vertices 3"]:
+    """Light of the face's mean colour and within its range of brightness.
+
+    What nine harmonics say of directions that the photograph does not show (the crown, the shoulders) is an
+    extrapolation, in strange colours at times.
+    """
+    brightness = light.mean(1, keepdim=True)
+    low, high = brightness[face].quantile(0.02), brightness[face].quantile(0.98)
+    mean = light[face].mean(0)
+    return brightness.clamp(low, high) * mean / mean.mean()
 
 
 def _without_darkness(irradiance: Float[Tensor, "vertices 3"]) -> Float[Tensor, "vertices 3"]:
