@@ -90,17 +90,23 @@ def heads(
 
 
 @bench.command("model-space")
-@click.option("--data", type=FOLDER, required=True, help="Folder with imagepathsvalidation.txt and scans/.")
+@click.option("--data", type=FOLDER, help="Folder with imagepathsvalidation.txt and scans/.")
+@click.option("--identities-of", help="Instead of --data: random identities of this model as scans.")
 @click.option("--model", default="builtin", show_default=True, help="A model's name or file.")
 @click.option("--out", type=OUTPUT, required=True)
 @click.option("--limit", type=int, help="Only the first N subjects.")
 @click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
 @fails_with_a_sentence
-def model_space(data: Path, model: str, out: Path, limit: int | None, jobs: int) -> None:
+def model_space(
+    data: Path | None, identities_of: str | None, model: str, out: Path, limit: int | None, jobs: int
+) -> None:
     """How near a model's mean face and identity space come to scans: the lower bound of any fit."""
     from facefit.benchmarks.model_space import evaluate_model_space
 
-    finish(evaluate_model_space(data, out, model=model, limit=limit, jobs=jobs), out)
+    scans = data or identities_of
+    if scans is None or (data and identities_of):
+        raise click.UsageError("give either --data or --identities-of")
+    finish(evaluate_model_space(scans, out, model=model, limit=limit, jobs=jobs), out)
 
 
 @bench.command()

@@ -100,6 +100,12 @@ class Surface:
         a, b, c = (self.corners[triangle, k] for k in range(3))
         return closest_on_triangles(points, a, b, c), triangle
 
+    def first_hit(self, rays: Float[np.ndarray, "rays 6"]) -> Float[np.ndarray, "rays"]:
+        """How far each ray (origin, unit direction) goes until it meets the surface; infinite if never."""
+        moved = np.column_stack([rays[:, :3] - self.centre, rays[:, 3:]])
+        sent = self._tensor(np.ascontiguousarray(moved, np.float32))
+        return np.asarray(self._scene.cast_rays(sent, nthreads=self._threads)["t_hit"].numpy())
+
     def distance(self, points: Points) -> Float[np.ndarray, "points"]:
         return lengths(points - self.closest(points)[0])
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from facefit.benchmarks.alignment import cross_matrix
-from facefit.benchmarks.estimate import mean_face, model_named
+from facefit.benchmarks.estimate import as_prediction, mean_face, model_named
 from facefit.benchmarks.meshfiles import SurfaceMesh
 from facefit.benchmarks.metrics import Points, Similarity, Surface, lengths, procrustes
 from facefit.benchmarks.now import IBUG_OF_NOW, Dataset, Prediction, Scan, crop_ball, measure
@@ -29,9 +29,12 @@ POINT_SIGMA_MM = 0.1
 # Sliding along the surface costs a tenth of leaving it: enough to keep flat regions from wandering.
 TANGENT_WEIGHT = 0.1
 MOST_POINTS = 4000
+IDENTITIES = 200
 # A vertex of the fitted model this near to the scan is on its surface; others (back of the eyeball) have no
 # truth.
 ON_SCAN_MM = 1.0
+# A surface hit from a vertex within this distance hides it from outside.
+FREE_MM = 60.0
 
 
 @dataclass(frozen=True)
@@ -147,13 +150,22 @@ def correspondence_error(predicted: Points, truth: Points, inside: np.ndarray) -
 
 @dataclass(frozen=True)
 class SpaceWork:
-    """Project one subject's scan; the last part of an item's key is the subject."""
+    """Project one subject's scan; the last part of an item's key is the subject.
 
-    data: Path
+    `data` is a folder in NoW's layout, or the name of a model whose random identities serve as scans; then
+    the subject is the seed.
+    """
+
+    data: Path | str
     model: str
 
     def __call__(self, key: str) -> tuple[Row, Arrays]:
-        scan, model = Dataset(self.data).scan(key.rsplit("/", 1)[-1]), model_named(self.model)
+        model, subject = model_named(self.model), key.rsplit("/", 1)[-1]
+        scan = (
+            Dataset(self.data).scan(subject)
+            if isinstance(self.data, Path)
+            else identity(self.data, int(subject))
+        )
         face = mean_face(self.model).prediction
         best = project(model, scan)
         marks = best.similarity.apply(mean_landmarks(model))
@@ -175,6 +187,31 @@ class SpaceWork:
         return row, {n: a if a.dtype == bool else a.astype(np.float32) for n, a in arrays.items()}
 
 
+def identity(model_name: str, seed: int) -> Scan:
+    """A random identity of a model as a scan: the vertices that nothing of the head hides from outside."""
+    import torch
+
+    model = model_named(model_name)
+    coefficients = torch.from_numpy(np.random.default_rng(seed).normal(size=model.n_identity)).float()
+    face = as_prediction(model, model.vertices(coefficients, torch.zeros(0)))
+    outer = outside(face.mesh)
+    number = np.cumsum(outer) - 1
+    triangles = number[face.mesh.triangles[outer[face.mesh.triangles].all(1)]]
+    return Scan(SurfaceMesh(face.mesh.vertices[outer], triangles), face.landmarks)
+
+
+def outside(mesh: SurfaceMesh) -> Bool[np.ndarray, "vertices"]:
+    """Vertices from which a ray along the normal leaves the head: not the back of the eye, not the throat."""
+    import torch
+
+    from facefit.mesh import vertex_normals
+
+    vertices, triangles = torch.from_numpy(mesh.vertices), torch.from_numpy(mesh.triangles)
+    normals = vertex_normals(vertices, triangles).numpy()
+    rays = np.column_stack([mesh.vertices + 0.05 * normals, normals]).astype(np.float32)
+    return Surface(mesh).first_hit(rays) > FREE_MM
+
+
 COLUMNS = {
     "prediction": "prediction", "images": "scans", "median": "median", "interval": "95 % of median",
     "mean": "mean", "std": "std",
@@ -182,11 +219,14 @@ COLUMNS = {
 
 
 def evaluate_model_space(
-    data: Path, out: Path, *, model: str, limit: int | None = None, jobs: int = 1
+    data: Path | str, out: Path, *, model: str, limit: int | None = None, jobs: int = 1
 ) -> Report:
-    """Mean face and floor over all subjects of a folder in NoW's layout."""
-    subjects: Sequence[str] = list(dict.fromkeys(i.subject for i in Dataset(data).images()))[:limit]
-    settings = {"benchmark": "model-space", "data": data.name, "model": model}
+    """Mean face and floor over the subjects of a folder in NoW's layout, or identities of a model."""
+    subjects: Sequence[str] = [f"{seed:05d}" for seed in range(limit or IDENTITIES)]
+    if isinstance(data, Path):
+        subjects = list(dict.fromkeys(image.subject for image in Dataset(data).images()))[:limit]
+    name = data.name if isinstance(data, Path) else f"identities of {data}"
+    settings = {"benchmark": "model-space", "data": name, "model": model}
     run = Run(out, settings, ("models", "benchmarks"))
     rows = run_items(run, subjects, SpaceWork(data, model), jobs=jobs, label=f"space of {model}")
     good = {row["item"]: run.arrays(row["item"]) for row in rows if row["error"] is None}
@@ -206,7 +246,7 @@ def evaluate_model_space(
         for name, title in names.items()
     ]
     report = Report(
-        "Model space, NoW protocol, mm, vertices pooled.",
+        f"Model space on {name}, NoW protocol, mm, vertices pooled.",
         settings,
         rows,
         table,
