@@ -24,6 +24,8 @@ def load(name_or_path: str | Path) -> LinearFaceModel:
             return _load(name_or_path)
         except MemoryError as error:
             raise ModelFileError(f"{name_or_path}: needs more memory than this machine has") from error
+        except OSError as error:
+            raise ModelFileError(f"{name_or_path}: cannot be read ({error.strerror})") from error
 
 
 def _load(name_or_path: str | Path) -> LinearFaceModel:

@@ -180,14 +180,20 @@ def _regions(
     eyes = [_part_vertices((name,)) for name in ("sclera_right", "sclera_left")]
     found = standard_regions(view, np.stack(expressions), face=_part_vertices(("narrow_face",)))
     on_skin = {name: np.intersect1d(members, skin) for name, members in found.items()}
-    return on_skin | {
-        "fit": _part_vertices(FIT_PARTS),
-        "skin": skin,
-        "right_eyeball": eyes[0],
-        "left_eyeball": eyes[1],
-        "eyeballs": np.concatenate(eyes),
-        "jawline": np.array(FACTS["jawline"]["right"] + FACTS["jawline"]["left"][::-1]),
-    }
+    parts = {name: _part_vertices((name,)) for name in FACTS["parts"] if name not in ("face", "narrow_face")}
+    return (
+        parts
+        | on_skin
+        | {
+            "full_face": _part_vertices(("face",)),
+            "fit": _part_vertices(FIT_PARTS),
+            "skin": skin,
+            "right_eyeball": eyes[0],
+            "left_eyeball": eyes[1],
+            "eyeballs": np.concatenate(eyes),
+            "jawline": np.array(FACTS["jawline"]["right"] + FACTS["jawline"]["left"][::-1]),
+        }
+    )
 
 
 def _part_vertices(names: tuple[str, ...]) -> Int[np.ndarray, "n"]:

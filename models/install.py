@@ -63,10 +63,7 @@ def install_ict(source: Path | None = None, progress: Progress | None = None) ->
 
 def _convert(folder: Path) -> Path:
     target = cache_folder() / "ict.safetensors"
-    try:
-        save_model(ict.read_folder(folder), target, compact=True)
-    except OSError as error:
-        raise ModelFileError(f"{target}: cannot be written ({error.strerror})") from error
+    save_model(ict.read_folder(folder), target, compact=True)
     return target
 
 

@@ -32,7 +32,10 @@ MAX_HEADER_BYTES = 4 << 20
 
 
 def save_model(model: LinearFaceModel, path: Path | str, *, compact: bool = False) -> None:
-    """Write a model as one file, atomically. `compact` stores the bases as 16-bit integers."""
+    """Write a model as one file, atomically. `compact` stores the bases as 16-bit integers.
+
+    A file that cannot be written is a `ModelFileError` too, because the models' folder is often the user's cache.
+    """
     path = Path(path)
     tensors = _topology_tensors(model.topology)
     for name in ("mean", "albedo_mean", "expression_unit", *BASES):
@@ -41,8 +44,13 @@ def save_model(model: LinearFaceModel, path: Path | str, *, compact: bool = Fals
             array, scale = quantise(array)
             tensors[f"{name}.scale"] = scale
         tensors[name] = np.ascontiguousarray(array)
-    with atomic_path(path) as part:
-        save_file(tensors, part, metadata={"facefit": _card(model)})
+    try:
+        with atomic_path(path) as part:
+            save_file(tensors, part, metadata={"facefit": _card(model)})
+    except (OSError, SafetensorError) as error:
+        raise ModelFileError(
+            f"{path}: cannot be written ({error}); FACEFIT_CACHE names another folder for models"
+        ) from error
 
 
 def load_pack(path: Path | str, region: str | None = None) -> LinearFaceModel:

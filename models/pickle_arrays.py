@@ -31,6 +31,9 @@ def array(value: Any, depth: int = 0) -> np.ndarray:
     kind = value.name.rsplit(".", 1)[-1]
     if kind == "_reconstruct":
         return _numpy_array(value.state)
+    if kind == "_frombuffer" and len(value.arguments) == 4:
+        raw, dtype, shape, order = value.arguments
+        return _numpy_array((1, shape, dtype, order == "F", raw))
     if kind == "_rebuild_tensor_v2":
         return _torch_tensor(value.arguments)
     state = value.state
@@ -140,9 +143,11 @@ def _shape(value: Any) -> tuple[int, ...]:
 def _bytes(raw: Any) -> bytes | None:
     """Contents as bytes; Python 2 stored them as text, read as Latin-1."""
     try:
-        return raw.encode("latin-1") if isinstance(raw, str) else raw if isinstance(raw, bytes) else None
+        if isinstance(raw, str):
+            return raw.encode("latin-1")
     except UnicodeEncodeError as error:
         raise UnsafePickle("contents that are no bytes") from error
+    return bytes(raw) if isinstance(raw, bytes | bytearray) else None
 
 
 def _within(index: np.ndarray, limit: int) -> bool:

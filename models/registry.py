@@ -106,11 +106,7 @@ def convert(path: Path, target: Path | None = None) -> Path:
     target = path.with_suffix(".safetensors") if target is None else target
     if target.exists() and target.samefile(path):
         raise ModelFileError(f"{path}: is one of our files already; give another name with -o")
-    model = load(path)
-    try:
-        save_model(model, target, compact=True)
-    except OSError as error:
-        raise ModelFileError(f"{target}: cannot be written ({error.strerror})") from error
+    save_model(load(path), target, compact=True)
     return target
 
 

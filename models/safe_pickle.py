@@ -19,13 +19,13 @@ from typing import Any
 
 ALLOWED = frozenset({
     "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct", "numpy.ndarray",
-    "numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
-    "copy_reg._reconstructor", "copyreg._reconstructor", "__builtin__.object", "builtins.object",
-    "_codecs.encode", "scipy.sparse.csc.csc_matrix", "scipy.sparse._csc.csc_matrix",
-    "scipy.sparse.csr.csr_matrix", "scipy.sparse._csr.csr_matrix", "chumpy.ch.Ch",
-    "chumpy.reordering.Select", "collections.OrderedDict", "torch._utils._rebuild_tensor_v2",
-    "torch.storage._load_from_bytes", "torch.FloatStorage", "torch.DoubleStorage", "torch.LongStorage",
-    "torch.IntStorage",
+    "numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer", "numpy.dtype",
+    "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "copy_reg._reconstructor",
+    "copyreg._reconstructor", "__builtin__.object", "builtins.object", "_codecs.encode",
+    "scipy.sparse.csc.csc_matrix", "scipy.sparse._csc.csc_matrix", "scipy.sparse.csr.csr_matrix",
+    "scipy.sparse._csr.csr_matrix", "chumpy.ch.Ch", "chumpy.reordering.Select", "collections.OrderedDict",
+    "torch._utils._rebuild_tensor_v2", "torch.storage._load_from_bytes", "torch.FloatStorage",
+    "torch.DoubleStorage", "torch.LongStorage", "torch.IntStorage",
 })  # fmt: skip
 
 
@@ -88,7 +88,7 @@ class _Machine:
     _IGNORED = frozenset(("PROTO", "FRAME"))
     _LITERALS = frozenset((
         "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING",
-        "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "UNICODE",
+        "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "UNICODE",
         "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
     ))  # fmt: skip
     _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}

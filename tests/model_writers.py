@@ -234,6 +234,15 @@ class Chumpy:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """Written as chumpy's selection of some elements of another array."""
+
+    source: Chumpy
+    index: np.ndarray
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Call:
     """Written as a call of `name`, which an ordinary unpickler would make."""
 
@@ -338,6 +347,9 @@ def _emit(value: Any) -> bytes:
             return _global(value.name) + _emit(value.arguments) + b"R"
         case Chumpy():
             return _reconstructed("chumpy.ch.Ch", {"x": value.array, "dirty_vars": None})
+        case Selection():
+            state = {"a": value.source, "idxs": value.index, "preferred_shape": value.shape}
+            return _reconstructed("chumpy.reordering.Select", state)
         case np.ndarray():
             return _emit_array(value)
         case scipy.sparse.csc_matrix():

@@ -114,6 +114,15 @@ def test_an_ict_folder_is_converted_once(
     torch.testing.assert_close(again.mean, first.mean, rtol=0, atol=0)
 
 
+def test_a_cache_that_cannot_be_written_is_an_error_of_ours(
+    small_ict: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("FACEFIT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ModelFileError, match="FACEFIT_CACHE"):
+        load_model(write_folder(tmp_path / "clone", small_ict))
+
+
 def test_a_damaged_ict_folder_is_refused(
     small_ict: dict[str, bytes], tmp_path: Path, own_cache: Path
 ) -> None:

@@ -18,6 +18,8 @@ import model_writers as writers
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model_writers import Call, Known, known
@@ -243,6 +245,29 @@ def test_a_hostile_tensor_inside_an_embedding_runs_nothing(folder: Path, tmp_pat
 
         array(parse(writers.python2_pickle(tensor)))
     assert not witness.exists()
+
+
+def test_arrays_of_chumpy_scipy_and_torch_are_read_as_numbers() -> None:
+    """A selection, a sparse matrix, a transposed array and big-endian numbers, each against what it stands for."""
+    from facefit.models.pickle_arrays import array
+
+    numbers = np.arange(12.0).reshape(3, 4)
+    chosen = writers.Selection(writers.Chumpy(numbers), np.array([11, 0, 5, 7]), (2, 2))
+    np.testing.assert_array_equal(array(parse(writers.python2_pickle(chosen))), [[11, 0], [5, 7]])
+    sparse = scipy.sparse.random(5, 40, 0.2, "csc", rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(array(parse(writers.python2_pickle(sparse))), sparse.toarray())
+    for value in (numbers.T, numbers.astype(">f4"), np.arange(6, dtype=np.uint32), torch.from_numpy(numbers)):
+        for protocol in (2, 3, 4, 5):
+            np.testing.assert_array_equal(array(parse(pickle.dumps(value, protocol))), value)
+    beyond = writers.Selection(writers.Chumpy(numbers), np.array([12]), (1,))
+    with pytest.raises(UnsafePickle, match="does not fit"):
+        array(parse(writers.python2_pickle(beyond)))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "nothing/here"])
+def test_a_name_no_file_can_have_is_an_error_of_ours(name: str) -> None:
+    with pytest.raises(ModelFileError):
+        load_model(name)
 
 
 # -- sizes, numbers, shapes
