@@ -156,6 +156,31 @@ def test_weights_are_convex(seed: int) -> None:
     torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_slivers_through_pixel_centres_have_convex_weights(seed: int) -> None:
+    """One needle per pixel, 1e-12 to 1e-20 pixel wide: whether it is seen is chance, what it shows is not."""
+    random, side = np.random.default_rng(seed), 20
+    centre = np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 1, 2) + 0.5
+    angle = random.uniform(0, 2 * np.pi, (len(centre), 1, 1))
+    along = np.concatenate([np.cos(angle), np.sin(angle)], 2)
+    across = np.concatenate([-np.sin(angle), np.cos(angle)], 2)
+    size = (len(centre), 3, 1)
+    width = random.normal(size=size) * 10 ** -random.uniform(12, 20, (len(centre), 1, 1))
+    pixels = torch.from_numpy(
+        (centre + random.uniform(-0.4, 0.4, size) * along + width * across).reshape(-1, 2)
+    )
+    depth = torch.from_numpy(random.uniform(1, 9, len(pixels)))
+    index = torch.arange(len(pixels)).reshape(-1, 3)
+    found = rasterize(pixels, depth, index, side, side, cull_back=False)
+    weights = found.barycentric[found.covered]
+    assert len(weights) > 20
+    assert float(weights.min()) >= 0
+    torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
+    corners = depth[index[found.triangle[found.covered].long()]]
+    seen = found.depth[found.covered]
+    assert bool(((seen > corners.amin(1) * 0.999) & (seen < corners.amax(1) * 1.001)).all())
+
+
 @pytest.mark.parametrize("grid", [1, 2, 3, 4, 7, 0])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_triangulated_plane_has_no_crack(seed: int, grid: int) -> None:

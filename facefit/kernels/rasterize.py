@@ -74,6 +74,16 @@ def rasterize_kernel(
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _convex(e0: float, e1: float, e2: float) -> tuple[float, float, float]:
+    """Three areas of a triangle that holds the pixel's centre, none of a sign of its own."""
+    sign = 1.0 if e0 + e1 + e2 > 0.0 else -1.0
+    e0, e1, e2 = max(sign * e0, 0.0), max(sign * e1, 0.0), max(sign * e2, 0.0)
+    if e0 + e1 + e2 == 0.0:
+        return 1.0, 1.0, 1.0
+    return e0, e1, e2
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def barycentric_kernel(
     pixels: Float64[np.ndarray, "vertices 2"],
     inverse_depth: Float64[np.ndarray, "vertices"],
@@ -103,6 +113,11 @@ def barycentric_kernel(
             e0, e1, e2 = x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0
             f0, f1, f2 = e0 * inverse_depth[i], e1 * inverse_depth[j], e2 * inverse_depth[k]
             total = 1.0 / (f0 + f1 + f2)
+            if not (f0 * total >= 0.0 and f1 * total >= 0.0 and f2 * total >= 0.0):
+                # On a rim or in a sliver, where an area's sign is rounding alone.
+                e0, e1, e2 = _convex(e0, e1, e2)
+                f0, f1, f2 = e0 * inverse_depth[i], e1 * inverse_depth[j], e2 * inverse_depth[k]
+                total = 1.0 / (f0 + f1 + f2)
             barycentric[row, column, 0] = f0 * total
             barycentric[row, column, 1] = f1 * total
             barycentric[row, column, 2] = f2 * total
@@ -145,6 +160,8 @@ def barycentric_backward_kernel(
             w0, w1, w2 = inverse_depth[i], inverse_depth[j], inverse_depth[k]
             e0, e1, e2 = x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0
             f0, f1, f2 = e0 * w0, e1 * w1, e2 * w2
+            if f0 + f1 + f2 == 0.0:
+                continue
             scale = 1.0 / (f0 + f1 + f2)
             common = (g0 * f0 + g1 * f1 + g2 * f2) * scale + h * (e0 + e1 + e2) * scale
             q0, q1, q2 = (g0 - common) * scale, (g1 - common) * scale, (g2 - common) * scale
