@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from contracts import central_difference
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from facefit.rendering.interpolate import differentiable_barycentric, interpolate
@@ -90,6 +90,41 @@ def test_gradients_by_the_vertices_are_central_differences(of: str) -> None:
     gradient = torch.func.jacrev(total)(x)
     assert float(gradient.abs().min()) > 0
     torch.testing.assert_close(gradient, central_difference(total, x, 1e-5), rtol=1e-6, atol=1e-6)
+
+
+def soup(
+    seed: int,
+) -> tuple[Float[Tensor, "60 2"], Float[Tensor, "60"], Float[Tensor, "60 3"], Int[Tensor, "90 3"]]:
+    """Random triangles, some behind the camera or off the picture, with attributes; in float64."""
+    random = np.random.default_rng(seed)
+    depth = random.uniform(1, 9, 60)
+    depth[:4] = [-1.0, 0.0, -3.0, 1e-9]
+    arrays = random.uniform(-5, 27, (60, 2)), depth, random.normal(size=(60, 3))
+    pixels, distance, values = (torch.from_numpy(a).float().double() for a in arrays)
+    return pixels, distance, values, torch.from_numpy(random.integers(0, 60, (90, 3)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_single_precision_gives_the_pictures_and_gradients_of_double(seed: int) -> None:
+    """The compiled kernels of float32 against plain torch in float64: weights, depth and all three gradients."""
+    pixels, depth, values, triangles = soup(seed)
+    seen = rasterize(pixels, depth, triangles, HEIGHT, WIDTH)
+    random = torch.Generator().manual_seed(seed)
+    by_color, by_depth = torch.randn(HEIGHT, WIDTH, 4, generator=random).double().split([3, 1], -1)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [t.to(dtype).requires_grad_() for t in (pixels, depth, values)]
+        recomputed = differentiable_barycentric(seen, leaves[0], leaves[1], triangles)
+        picture = interpolate(recomputed, leaves[2], triangles)
+        near = torch.where(seen.covered, recomputed.depth, torch.zeros_like(recomputed.depth))
+        loss = (picture * by_color.to(dtype)).sum() + (near * by_depth[..., 0].to(dtype)).sum()
+        results.append((picture.detach(), near.detach(), *torch.autograd.grad(loss, leaves)))
+    assert seen.covered.sum() > 100
+    for single, double in zip(*results, strict=True):
+        assert single.dtype == torch.float32 and bool(torch.isfinite(single).all())
+        # Slivers amplify: an error is counted against the largest number of its kind.
+        scale = float(double.abs().max())
+        torch.testing.assert_close(single.double(), double, atol=2e-5 * scale, rtol=1e-4)
 
 
 def test_nothing_covered_gives_a_black_picture_with_gradients() -> None:

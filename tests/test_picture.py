@@ -140,6 +140,20 @@ def test_a_head_behind_the_camera_is_not_seen(scene: Scene, model: LinearFaceMod
     assert not render(moved(scene, z=-2000.0), model).covered.any()
 
 
+def test_gradients_in_single_precision_are_those_in_double() -> None:
+    """The whole chain, every block at once; a thousandth of the largest gradient of its block."""
+    scene = toy_scene(4, width=60, height=66)
+    gradients = []
+    for model, here in ((toy_model(), scene), (in_double(toy_model()), to_double(scene))):
+        x = here.pack(SMOOTH_BLOCKS).requires_grad_()
+        color = render(here.with_packed(SMOOTH_BLOCKS, x), model).color
+        weights = torch.randn(color.shape, generator=torch.Generator().manual_seed(0))
+        gradients.append(torch.autograd.grad((color * weights).sum(), x)[0].double())
+    for name, where in scene.layout(SMOOTH_BLOCKS).items():
+        scale = float(gradients[1][where].abs().max())
+        assert float((gradients[0] - gradients[1])[where].abs().max()) < 1e-3 * scale, name
+
+
 @pytest.mark.parametrize("block", SMOOTH_BLOCKS)
 def test_gradients_through_the_renderer_are_central_differences(block: str) -> None:
     """On pixels well inside the silhouette, where visibility does not change; elsewhere the picture jumps."""
