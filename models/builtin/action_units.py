@@ -29,7 +29,7 @@ JAW_SHARE: dict[str, float] = {
     "upper_lip_near_corner": 0.14, "upper_lip_quarter": 0.02,
     "below_lip_mid": 1.0, "below_lip_side": 1.0, "below_corner": 0.80, "chin": 1.0, "chin_side": 1.0, "jaw_line": 0.95,
     "jaw_line_back": 0.80, "cheek_low": 0.58, "cheek_mid": 0.24, "cheek_back": 0.30, "jaw_side": 0.62, "nasolabial": 0.08,
-    "under_chin": 0.86, "under_jaw": 0.66, "throat": 0.22, "throat_side": 0.15,
+    "under_chin": 0.80, "under_jaw": 0.56, "throat": 0.40, "throat_side": 0.28,
 }  # fmt: skip
 
 ACTIONS: dict[str, tuple[dict[str, Move], bool]] = {
@@ -69,7 +69,7 @@ ACTIONS: dict[str, tuple[dict[str, Move], bool]] = {
     }, True),
     "mouthFrown": ({
         "mouth_corner": (0.5, -7.0, -0.8), "upper_lip_near_corner": (0.4, -3.6, -0.2), "lower_lip_near_corner": (0.2, -3.8, 0.2),
-        "lower_lip_quarter": (0, -0.8, 0.4), "below_corner": (0.5, -4.0, 0.6), "nasolabial": (0, -2.2, -0.3), "cheek_mid": (0, -1.6, -0.3),
+        "upper_lip_quarter": (0, -0.9, 0.2), "lower_lip_quarter": (0, -0.8, 0.4), "below_corner": (0.5, -4.0, 0.6), "nasolabial": (0, -2.2, -0.3), "cheek_mid": (0, -1.6, -0.3),
         "cheek_low": (0, -1.2, 0.2), "chin_side": (0, 0.8, 0.4),
     }, True),
     "mouthFunnel": ({
@@ -91,7 +91,7 @@ ACTIONS: dict[str, tuple[dict[str, Move], bool]] = {
     }, True),
     "mouthPucker": ({
         "upper_lip_mid": (0, -0.3, 5.6), "upper_lip_quarter": (-3.4, -0.6, 5.8), "upper_lip_near_corner": (-7.0, -0.8, 6.6),
-        "mouth_corner": (-11.0, -0.2, 7.0), "lower_lip_mid": (0, 0.4, 5.4), "lower_lip_quarter": (-3.4, 0.6, 5.6),
+        "mouth_corner": (-9.5, -0.2, 6.6), "lower_lip_mid": (0, 0.4, 5.4), "lower_lip_quarter": (-3.4, 0.6, 5.6),
         "lower_lip_near_corner": (-7.0, 0.6, 6.4), "philtrum": (0, -0.5, 2.2), "upper_lip_side": (-3.0, -0.6, 2.6), "below_lip_mid": (0, 0.8, 1.4),
         "below_lip_side": (-2.4, 0.6, 1.8), "below_corner": (-6.0, 0.3, 3.0), "nasolabial": (-4.4, -0.8, 1.8), "cheek_mid": (-3.4, 0, 0),
         "cheek_low": (-3.4, 0, 0.2), "chin": (0, 0.6, 0.6),

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from facefit.models.builtin.fields import _spread, bump, rise
 from facefit.models.builtin.halfmesh import Ints, WholeMesh
 from facefit.models.builtin.identity import compact, importance, vertex_areas
-from facefit.models.builtin.parts import EYE_CENTRE, IRIS_ANGLE, PUPIL_ANGLE
+from facefit.models.builtin.parts import EYE_CENTRE, IRIS_ANGLE, PUPIL_ANGLE, TEETH_COLUMNS
 from facefit.models.builtin.plane import Array
 from facefit.models.builtin.skin_optics import skin_colour
 
@@ -227,14 +227,15 @@ def paint(mesh: WholeMesh, mask: Masks, random: np.random.Generator) -> Array:
     dark = skin[parts == "skin"].mean(axis=0)
     skin[parts == "nostril"] = 0.30 * dark * np.array([1.0, 0.7, 0.65])
     skin[parts == "lid_lining"] = 0.55 * lip + 0.45 * np.array([0.40, 0.16, 0.13])
-    skin[parts == "mouth"] = np.array([0.22, 0.05, 0.045])
+    # The further inside, the less light comes back: a stand-in for the shadow that no vertex colour can cast.
+    depth = np.exp(-np.clip(98.0 - mesh.points[: mesh.half_count, 2], 0.0, 60.0) / 26.0)[:, None]
+    skin[parts == "mouth"] = (np.array([0.24, 0.06, 0.055]) * depth)[parts == "mouth"]
+    skin[parts == "tongue"] = (np.array([0.34, 0.12, 0.11]) * depth)[parts == "tongue"]
+    between = np.where(np.arange(TEETH_COLUMNS) % 3 == 0, 0.62, 1.0)[:, None]
     for teeth in ("upper_teeth", "lower_teeth"):
-        skin[parts == teeth] = np.array([0.60, 0.54, 0.43])
-        skin[
-            np.flatnonzero(parts == teeth)[:38]
-            if teeth == "upper_teeth"
-            else np.flatnonzero(parts == teeth)[:38]
-        ] = np.array([0.36, 0.11, 0.10])
+        rows = np.flatnonzero(parts == teeth).reshape(-1, TEETH_COLUMNS)
+        skin[rows] = np.array([0.54, 0.49, 0.40]) * between * depth[rows]
+        skin[rows[:2]] = np.array([0.34, 0.11, 0.10])
     skin[parts == "eyeball"] = _eye(mesh, tone, random)
     return np.clip(skin, 0.004, 0.95)
 

@@ -21,7 +21,11 @@ from facefit.models.builtin.plane import Array
 # Condyle axis: just before the ear canal, at its height (the tragion lies about 25 mm under the eyes' height).
 CONDYLE = np.array([0.0, -20.0, 8.0])
 JAW_OPEN_DEGREES = 22.0
+LIPS_TOUCH_MM = 0.08
 GAZE_DEGREES = {"Up": 25.0, "Down": 28.0, "In": 30.0, "Out": 30.0}
+# How much of the lips' motion each ring of the mouth's lining makes, and the jaw's share in it on the floor of the mouth.
+LINING_FOLLOW = (1.0, 0.98, 0.85, 0.5, 0.2, 0.05)
+LINING_FLOOR_SHARE = (1.0, 1.0, 1.0, 0.95, 0.85, 0.55)
 # How much of the lid's travel each loop around the opening makes, from the margin outwards.
 LID_FOLLOW = np.array([1.0, 0.96, 0.86, 0.68, 0.42, 0.14])
 
@@ -33,6 +37,8 @@ class Rig:
         self.mesh, self.eye_loops, self.contact = mesh, eye_loops, contact
         self.skin = np.flatnonzero(mesh.parts == "skin")
         self.names = list(HANDLES)
+        half_lining = np.flatnonzero((mesh.parts == "mouth") & (np.arange(len(mesh.points)) < mesh.half_count))
+        self.lining = half_lining[: len(LINING_FOLLOW) * len(contact)].reshape(len(LINING_FOLLOW), len(contact))
         self._spread = self._handle_weights()
 
     def _handle_weights(self) -> Array:
@@ -70,29 +76,16 @@ class Rig:
     def _carry_parts(self, weights: Array) -> Array:
         """Mouth lining follows the lips, fading inwards; nostrils follow their rim; ears and eyes stay."""
         mesh = self.mesh
-        for part, reach in (("mouth", 9.0), ("nostril", 6.0)):
-            inner = np.flatnonzero(mesh.parts == part)
-            rim_candidates = np.intersect1d(
-                mesh.triangles[np.isin(mesh.triangles, inner).any(axis=1)], self.skin
-            )
-            upper = mesh.points[inner, 1] > -69.45 if part == "mouth" else np.ones(len(inner), dtype=bool)
-            is_lower = np.isin(rim_candidates, self._lower_contact())
-            for group, rim in ((upper, rim_candidates[~is_lower]), (~upper, rim_candidates[is_lower])):
-                if not group.any() or not len(rim):
-                    continue
-                here = mesh.points[inner[group]]
-                distance = np.linalg.norm(
-                    (here[:, None] - mesh.points[rim]) * np.array([1.0, 0.35, 0.5]), axis=2
-                )
-                soft = np.exp(-(((distance - distance.min(axis=1, keepdims=True)) / 2.0) ** 2))
-                soft /= soft.sum(axis=1, keepdims=True)
-                fade = np.exp(-((distance.min(axis=1) / reach) ** 2))
-                weights[inner[group]] = fade[:, None] * (soft @ weights[rim])
+        for ring, fade in zip(self.lining, LINING_FOLLOW, strict=True):
+            weights[ring] = fade * weights[self.contact]
+            weights[mesh.mirror[ring]] = fade * weights[mesh.mirror[self.contact]]
+        inner = np.flatnonzero(mesh.parts == "nostril")
+        rim = np.intersect1d(mesh.triangles[np.isin(mesh.triangles, inner).any(axis=1)], self.skin)
+        distance = np.linalg.norm(mesh.points[inner, None] - mesh.points[rim], axis=2)
+        soft = np.exp(-(((distance - distance.min(axis=1, keepdims=True)) / 2.0) ** 2))
+        fade_in = np.exp(-((distance.min(axis=1, keepdims=True) / 6.0) ** 2))
+        weights[inner] = fade_in * (soft / soft.sum(axis=1, keepdims=True) @ weights[rim])
         return weights
-
-    def _lower_contact(self) -> Ints:
-        lower = self.contact[len(self.contact) // 2 + 1 :]
-        return np.concatenate([lower, self.mesh.mirror[lower]])
 
     def moved(self, moves: dict[str, Move], sides: str) -> Array:
         """Displacement (vertices, 3) for handle moves on "left", "right" or "both" sides."""
@@ -118,17 +111,18 @@ class Rig:
             k = self.names.index(name)
             weight += share * self._spread[:, :, k].sum(axis=1)
         weight = np.clip(weight, 0.0, 1.0)
-        weight[self.mesh.parts == "lower_teeth"] = 1.0
-        inner = self.mesh.parts == "mouth"
-        depth = np.clip((100.0 - self.mesh.points[inner, 2]) / 50.0, 0.0, 1.0)
-        low = np.clip((-69.45 - self.mesh.points[inner, 1]) / 4.0, 0.0, 1.0)
-        weight[inner] = np.maximum(weight[inner], low * (0.95 - 0.4 * depth))
+        weight[np.isin(self.mesh.parts, ["lower_teeth", "tongue"])] = 1.0
+        low = np.clip((np.arange(len(self.contact)) - len(self.contact) // 2) / 5.0, 0.0, 1.0)
+        for ring, fade, floor in zip(self.lining, LINING_FOLLOW, LINING_FLOOR_SHARE, strict=True):
+            lip = weight[self.contact]
+            carried = fade * lip * (1.0 - low) + np.minimum(lip, floor) * low
+            weight[ring] = weight[self.mesh.mirror[ring]] = carried
         return weight
 
 
-def expression_shapes(mesh: WholeMesh, eye_loops: list[Ints], contact: Ints) -> dict[str, Array]:
+def expression_shapes(mesh: WholeMesh, eye_loops: list[Ints], mouth_loops: list[Ints]) -> dict[str, Array]:
     """Displacement at full activation, by ARKit name (Left and Right are the subject's)."""
-    rig = Rig(mesh, eye_loops, contact)
+    rig = Rig(mesh, eye_loops, mouth_loops[0])
     shapes: dict[str, Array] = {}
     for name, (moves, sided) in ACTIONS.items():
         if sided:
@@ -139,17 +133,22 @@ def expression_shapes(mesh: WholeMesh, eye_loops: list[Ints], contact: Ints) -> 
     shapes["jawOpen"] = _turned(mesh.points, jaw, JAW_OPEN_DEGREES) + np.array([0.0, 0.0, 2.0]) * jaw[:, None]
     shapes["jawForward"] = jaw[:, None] * np.array([0.0, -0.5, 6.0])
     shapes["jawLeft"] = jaw[:, None] * np.array([7.0, 0.0, 0.0])
-    shapes["mouthClose"] = _mouth_close(rig, shapes["jawOpen"])
+    shapes["tongueOut"] = tongue_out(mesh)
+    closed = shapes["jawOpen"] + _mouth_close(rig, shapes["jawOpen"])
+    shapes["mouthClose"] = with_lips_apart(mesh, closed, mouth_loops) - shapes["jawOpen"]
     shapes["mouthLeft"] = rig.mouth_to_left()
     for name, upper, lower in (
-        ("eyeBlinkLeft", 1.0, 0.12),
-        ("eyeSquintLeft", 0.16, 0.34),
+        ("eyeBlinkLeft", 0.93, 0.065),
+        ("eyeSquintLeft", 0.10, 0.26),
         ("eyeWideLeft", -0.24, -0.06),
     ):
         shapes[name] = shapes.get(name, 0.0) + lid_motion(mesh, eye_loops, upper, lower)
     for way, degrees in GAZE_DEGREES.items():
         lids = {"Up": (-0.20, -0.05), "Down": (0.42, -0.10), "In": (0.0, 0.0), "Out": (0.0, 0.0)}[way]
         shapes[f"eyeLook{way}Left"] = gaze(mesh, way, degrees) + lid_motion(mesh, eye_loops, *lids)
+    for name, shape in shapes.items():
+        if name != "mouthClose":
+            shapes[name] = with_lips_apart(mesh, shape, mouth_loops)
     for name in [n for n in shapes if n.endswith("Left")]:
         mirrored = name.removesuffix("Left") + "Right"
         shapes[mirrored] = shapes[name][mesh.mirror] * np.array([-1.0, 1.0, 1.0])
@@ -162,6 +161,29 @@ def _turned(points: Array, weight: Array, degrees: float) -> Array:
     y, z = (points - CONDYLE)[:, 1], (points - CONDYLE)[:, 2]
     cos, sin = np.cos(angle), np.sin(angle)
     return np.stack([np.zeros_like(y), cos * y - sin * z - y, sin * y + cos * z - z], axis=1)
+
+
+def with_lips_apart(mesh: WholeMesh, shape: Array, loops: list[Ints]) -> Array:
+    """The shape with lips that would cross moved apart until they just touch, each by half; rows further out by less."""
+    half = len(loops[0]) // 2
+    lining = np.flatnonzero((mesh.parts == "mouth") & (np.arange(len(mesh.points)) < mesh.half_count))
+    inner = list(lining[: 2 * len(loops[0])].reshape(2, -1))
+    shape = shape.copy()
+    for side in (np.arange(len(mesh.points)), mesh.mirror):
+        moved = mesh.points + shape
+        upper, lower = side[loops[0][:half]], side[loops[0][:half:-1]]
+        deficit = np.maximum(LIPS_TOUCH_MM - (moved[upper, 1] - moved[lower, 1]), 0.0)
+        for loop, share in [*zip(loops, (1.0, 0.9, 0.7, 0.45, 0.2), strict=False), (inner[0], 1.0), (inner[1], 1.0)]:
+            # On the midline both passes meet the same vertices; after the first nothing is left to do there.
+            shape[side[loop[:half]], 1] += 0.5 * share * deficit
+            shape[side[loop[:half:-1]], 1] -= 0.5 * share * deficit
+    return shape
+
+
+def tongue_out(mesh: WholeMesh) -> Array:
+    """The tongue slides forwards over the lower teeth and sinks at the tip; meant to be used with jawOpen."""
+    share = np.where(mesh.parts == "tongue", np.clip((mesh.points[:, 2] - 52.0) / 40.0, 0.0, 1.0), 0.0)
+    return np.stack([-0.12 * share * mesh.points[:, 0], 5.0 * share - 11.0 * share**4, 34.0 * share], axis=1)
 
 
 def _mouth_close(rig: Rig, jaw_open: Array) -> Array:
@@ -198,7 +220,8 @@ def _mouth_close(rig: Rig, jaw_open: Array) -> Array:
     remaining[rig.mesh.mirror[contact]] = remaining[contact] * np.array([-1.0, 1.0, 1.0])
     distance = np.linalg.norm(rig.mesh.points[:, None] - rig.mesh.points[lips], axis=2)
     upper_side = np.concatenate([np.arange(len(contact)) < half] * 2)
-    skin_upper = rig.mesh.points[:, 1] > -69.45
+    across, line = np.abs(rig.mesh.points[contact[:half], 0]), rig.mesh.points[contact[:half], 1]
+    skin_upper = rig.mesh.points[:, 1] > np.interp(np.abs(rig.mesh.points[:, 0]), across, line)
     for is_upper in (True, False):
         chosen = skin_upper == is_upper
         soft = np.exp(-((distance[chosen][:, upper_side == is_upper] / 3.0) ** 2)) + 1e-12

@@ -26,7 +26,7 @@ def generate() -> dict[str, np.ndarray]:
     mesh, loops = head.mesh, head.layout.loops
     identity = identity_modes(mesh, IDENTITY_MODES)
     albedo = albedo_modes(mesh, loops, ALBEDO_MODES)
-    shapes = expression_shapes(mesh, loops["eye"], loops["mouth"][0])
+    shapes = expression_shapes(mesh, loops["eye"], loops["mouth"])
     embedding = landmark_embedding(mesh, loops["mouth"][0])
     border = np.unique(np.concatenate(loops["mouth"][:6]))
     return {

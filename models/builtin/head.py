@@ -44,6 +44,7 @@ def build_head() -> Head:
     parts.add_mouth(mesh, loops["mouth"][0], np.array([0.5, 0.07, 0.06]))
     parts.add_teeth(mesh, np.array([0.62, 0.16, 0.10]), upper=True)
     parts.add_teeth(mesh, np.array([0.62, 0.08, 0.10]), upper=False)
+    parts.add_tongue(mesh, np.array([0.5, 0.975, 0.02]))
     parts.add_eyeball(mesh, np.array([0.90, 0.92, 0.07]))
     parts.add_ear(mesh, loops["ear"][0], np.array([0.91, 0.09, 0.08]))
     return Head(mirrored(mesh, mesh.uv * np.array([-1.0, 1.0]) + np.array([1.0, 0.0])), layout, plane)

@@ -86,7 +86,7 @@ def importance(points: Array, parts: Array) -> Array:
     high = 1.0 / (1.0 + np.exp((points[:, 1] - 85.0) / 8.0))
     weight = 0.06 + 0.94 * front * low * high
     weight[parts == "ear"] = 0.12
-    weight[np.isin(parts, ["mouth", "upper_teeth", "lower_teeth", "nostril", "lid_lining", "eyeball"])] = 0.03
+    weight[np.isin(parts, ["mouth", "tongue", "upper_teeth", "lower_teeth", "nostril", "lid_lining", "eyeball"])] = 0.03
     return np.asarray(weight)
 
 

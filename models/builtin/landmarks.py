@@ -94,12 +94,12 @@ def regions(mesh: WholeMesh, lip_border: dict[str, Ints]) -> dict[str, Ints]:
     hairline = 80.0 - 0.0035 * x**2 - 0.10 * np.maximum(x - 45.0, 0.0) ** 1.5
     throat = y < -113.0 + 0.30 * np.maximum(x - 20.0, 0.0) + 0.62 * np.maximum(88.0 - z, 0.0) * 0.0
     under_jaw = y < jaw_line_height(x) - 4.0
-    front = z > 22.0
+    front = z > 16.0
     lips = np.zeros(len(mesh.points), dtype=bool)
     lips[lip_border["lips"]] = True
     lips[mesh.mirror[lip_border["lips"]]] = True
     neck = skin & (under_jaw | throat) & (y < -60.0)
-    scalp = skin & ~neck & ((y > hairline) | (z < 5.0) | ((z < 22.0) & (y > 8.0)))
+    scalp = skin & ~neck & ((y > hairline) | (z < 5.0) | ((z < 16.0) & (y > 8.0)))
     face = skin & front & ~neck & ~scalp
     eye = np.linalg.norm(
         mesh.points * np.array([np.nan_to_num(1.0), 1.0, 1.0])
@@ -123,9 +123,9 @@ def regions(mesh: WholeMesh, lip_border: dict[str, Ints]) -> dict[str, Ints]:
         "ears": mesh.parts == "ear",
         "neck": neck,
         "scalp": scalp,
-        "mouth_inside": np.isin(mesh.parts, ["mouth", "upper_teeth", "lower_teeth"]),
+        "mouth_inside": np.isin(mesh.parts, ["mouth", "tongue", "upper_teeth", "lower_teeth"]),
         "teeth": np.isin(mesh.parts, ["upper_teeth", "lower_teeth"]),
-        "eye_region": skin & (eye < 24.0),
+        "eye_region": skin & (eye < 24.0) & (x > 8.0),
         "jaw_contour": skin & (y < 30.0) & (y > -122.0) & (z > 8.0) & (x > outline_inner(y)),
         "rigid": face & (((x < 12.0) & (y > -20.0)) | (y > 38.0) | ((x > 50.0) & (y > -5.0))),
     }
@@ -135,7 +135,7 @@ def regions(mesh: WholeMesh, lip_border: dict[str, Ints]) -> dict[str, Ints]:
 def jaw_line_height(x: Array) -> Array:
     """Height of the lower border of the jaw, from chin to angle, over the distance from the midline."""
     return np.interp(
-        x, [0, 15, 30, 40, 48, 54, 60, 66, 72], [-116.5, -115.5, -112, -106, -99, -90, -78, -62, -40]
+        x, [0, 15, 30, 40, 48, 54, 60, 66, 72], [-116.5, -115.5, -112, -106, -99, -91, -82, -74, -66]
     )
 
 

@@ -13,6 +13,7 @@ EYE_RADIUS = figures.EYEBALL_RADIUS
 IRIS_ANGLE = float(np.arcsin(5.9 / EYE_RADIUS))
 PUPIL_ANGLE = float(np.arcsin(1.8 / EYE_RADIUS))
 EYE_SEGMENTS = 28
+TEETH_COLUMNS = 22  # three to a tooth: incisors to second molar
 
 
 def ear_axes() -> tuple[Array, Array, Array]:
@@ -113,19 +114,17 @@ def add_mouth(mesh: HalfMesh, contact: Ints, island: Array) -> None:
 
 def add_teeth(mesh: HalfMesh, island: Array, upper: bool) -> None:
     """One dental arch, half of it: gum, crowns, biting edge. Arch form: ellipse 54 mm wide (Raberin et al., AJO-DO 104, 1993)."""
-    turn = np.linspace(0.0, np.radians(74.0), 19)
+    turn = np.linspace(0.0, np.radians(74.0), TEETH_COLUMNS)
     edge, sign, inset = (-71.0, 1.0, 0.0) if upper else (-70.6, -1.0, 2.6)
-    scallop = 0.35 * np.cos(turn * 18.0)
+    between = (np.arange(TEETH_COLUMNS) % 3 == 0).astype(float)
     rows = [(10.5, -3.0), (8.6, -0.5), (4.5, 0.5), (0.6, 0.2), (0.0, -0.6), (0.3, -2.6), (8.0, -5.5)]
     loops, charts = [], []
     for k, (rise, out) in enumerate(rows):
         width, depth = 27.0 - inset + out, 35.0 - inset + out
-        height = (
-            edge
-            + sign * rise
-            + (0.25 * scallop if k in (3, 4) else 0.0)
-            + (0.6 * scallop * sign if k == 1 else 0.0)
-        )
+        # Gum between the teeth reaches lower; crowns are set back and shorter where they meet.
+        reach = -1.2 if k == 1 else 0.5 if k in (3, 4) else 0.0
+        height = edge + sign * (rise + reach * between)
+        depth = depth - (0.5 * between if k in (2, 3) else 0.0)
         arch = np.stack(
             [width * np.sin(turn), np.broadcast_to(height, turn.shape), 62.0 + depth * np.cos(turn)], axis=1
         )
@@ -136,6 +135,25 @@ def add_teeth(mesh: HalfMesh, island: Array, upper: bool) -> None:
         )
     if upper:
         loops, charts = loops[::-1], charts[::-1]
+    mesh.tube(loops, False, charts)
+
+
+def add_tongue(mesh: HalfMesh, island: Array) -> None:
+    """Half a tongue, lying behind the lower teeth: rings from the tip back, each from the midline above round to below."""
+    turn = np.linspace(0.0, np.pi, 9)
+    chart = np.stack([np.sin(turn), np.cos(turn)], axis=1)
+    loops, charts = [], []
+    stations = ((90.0, 4.5, 2.2, -74.6), (87.0, 9.5, 3.8, -74.4), (82.0, 13.5, 5.0, -74.0), (74.0, 16.5, 6.5, -73.6))
+    for k, (z, width, thickness, height) in enumerate((*stations, (64.0, 18.0, 8.0, -74.0), (54.0, 17.0, 9.0, -77.0))):
+        groove = 0.8 * np.exp(-((np.sin(turn) / 0.25) ** 2)) * (np.cos(turn) > 0)
+        ring = np.stack([width * np.sin(turn), height + thickness * np.cos(turn) - groove, np.full(9, z)], axis=1)
+        ring[[0, -1], 0] = 0.0
+        loops.append(mesh.add_vertices(ring, "tongue"))
+        charts.append(island[:2] + island[2] * (k + 1) / 6.0 * chart)
+    tip = mesh.add_vertices(np.array([[0.0, -74.8, 91.6]]), "tongue")
+    i = np.arange(8)
+    fan = np.stack([loops[0][i], np.full(8, tip[0]), loops[0][i + 1]], axis=1)
+    mesh.add_triangles(fan, np.concatenate([loops[0], tip]), np.concatenate([charts[0], island[None, :2]]))
     mesh.tube(loops, False, charts)
 
 
