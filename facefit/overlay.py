@@ -4,7 +4,6 @@ with it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +14,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from facefit.fitting.result import FitResult
-from facefit.models.camera import Camera, Pose, rotation_matrix
+from facefit.models.camera import Camera
 from facefit.models.face_model import LinearFaceModel
-from facefit.models.lighting import Lighting
 from facefit.on_cpu import on_cpu
 from facefit.picture import Picture, render
 from facefit.rendering.shade import linear_to_srgb
@@ -175,29 +173,3 @@ def _resized(image: UInt8[np.ndarray, "*shape"], width: int, height: int) -> UIn
 
 def _bytes(values: Float[Tensor, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     return (values.clamp(0, 1) * 255 + 0.5).to(torch.uint8).contiguous().numpy()
-
-
-def head_views(result: FitResult, size: int = 360) -> UInt8[np.ndarray, "height width 3"]:
-    """The fitted head from the subject's right, the front and the left, side by side, in its own colours."""
-    scene, model = result.scene, result.model
-    with torch.no_grad():
-        vertices = scene.shape(model)
-        middle = (vertices.amax(0) + vertices.amin(0)) / 2
-        radius = float((vertices - middle).norm(dim=1).amax())
-        camera = Camera.from_field_of_view(size, size, 20.0)
-        distance = 1.05 * radius / math.sin(math.radians(10))
-        views = []
-        for turn in (0.7, 0.0, -0.7):
-            pose = Pose(torch.tensor([0.0, turn, 0.0]), torch.zeros(3))
-            shift = torch.tensor([0.0, 0.0, distance]) - pose.camera_from_model @ middle
-            # The lamp stays with the viewer, above the left shoulder.
-            lamp = rotation_matrix(torch.tensor([0.0, -turn, 0.0])) @ torch.tensor([-0.5, 0.5, 1.0])
-            seen = replace(
-                scene,
-                camera=camera,
-                pose=Pose(pose.rotation, shift),
-                lighting=Lighting.directional(lamp, level=0.75, ambient=0.3),
-            )
-            picture = render(seen, model)
-            views.append(torch.where(picture.covered[..., None], picture.color, torch.full((3,), 0.93)))
-    return _bytes(torch.cat(views, 1))

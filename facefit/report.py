@@ -15,9 +15,9 @@ import facefit
 from facefit.atomic import write_atomically
 from facefit.fitting.result import FitResult
 from facefit.on_cpu import on_cpu
-from facefit.overlay import head_views, layers
+from facefit.overlay import layers
 from facefit.report_numbers import camera_table, coefficient_charts, key_figures, model_table, stage_table
-from facefit.report_pictures import LAYERS, compare, jpeg_url, light_ball
+from facefit.report_pictures import LAYERS, compare, head_views, jpeg_url, light_ball
 from facefit.report_scene import viewer_scene
 from facefit.result_json import SCALE_STATEMENT
 from facefit.texture import Texture, bake_texture
@@ -54,7 +54,7 @@ def report_html(result: FitResult, texture: Texture | None = None) -> str:
         warnings=_warnings(result),
         figures=key_figures(result),
         compare=compare(result, layers(result)),
-        views=jpeg_url(head_views(result), quality=82),
+        views=jpeg_url(head_views(result, texture), quality=82),
         camera=camera_table(result),
         light=light_ball(result.scene.lighting, camera),
         coefficients=coefficient_charts(result),

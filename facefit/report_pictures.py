@@ -16,9 +16,16 @@ from torch import Tensor
 
 from facefit.fitting.result import FitResult
 from facefit.glb import encode_jpeg
+from facefit.models.camera import Camera, Pose
+from facefit.models.face_model import LinearFaceModel
 from facefit.models.lighting import Lighting
-from facefit.overlay import Layers
+from facefit.overlay import Layers, face_vertices
+from facefit.rendering.rasterize import rasterize
 from facefit.rendering.shade import linear_to_srgb
+from facefit.texture import Texture
+
+# The colour behind the head.
+_BACKDROP = np.array([223, 219, 211], np.uint8)
 
 # Layer -> its name on the button and what it shows.
 LAYERS = {
@@ -51,6 +58,15 @@ def compare(result: FitResult, shown: Layers) -> str:
         f"{''.join(buttons)}</div>"
         '<label class="check"><input type="checkbox" id="points"> Landmarks</label></div>'
     )
+
+
+def head_views(result: FitResult, texture: Texture, size: int = 320) -> UInt8[np.ndarray, "height width 3"]:
+    """The head in the photograph's light, for readers without WebGL: front, neutral, and from either side."""
+    scene, model = result.scene, result.model
+    posed, neutral = scene.shape(model), scene.neutral_shape(model)
+    views = [_view(model, texture, shape, turn, size) for shape, turn in
+             ((posed, 0.0), (neutral, 0.0), (posed, 0.7), (posed, -0.7))]  # fmt: skip
+    return np.concatenate([np.concatenate(views[:2], 1), np.concatenate(views[2:], 1)], 0)
 
 
 def light_ball(lighting: Lighting, camera_from_model: Float[Tensor, "3 3"], size: int = 192) -> str:
@@ -86,6 +102,26 @@ def _landmarks(result: FitResult, shown: Layers) -> str:
         f'<svg class="points" viewBox="0 0 {box.width} {box.height}" aria-hidden="true" '
         f'style="--stroke:{unit / 2:.2f}px" hidden>{"".join(marks)}</svg>'
     )
+
+
+def _view(
+    model: LinearFaceModel, texture: Texture, vertices: Float[Tensor, "vertices 3"], turn: float, size: int
+) -> UInt8[np.ndarray, "size size 3"]:
+    """A frontal view of the head turned about the vertical, through a narrow lens, its texture unshaded."""
+    face = vertices[face_vertices(model)]
+    middle = (face.amax(0) + face.amin(0)) / 2
+    middle[2] = (vertices[:, 2].amax() + vertices[:, 2].amin()) / 2
+    pose = Pose(torch.tensor([0.0, turn, 0.0]), torch.zeros(3))
+    reach = 5.0 * float((face.amax(0) - face.amin(0)).amax())
+    points = (vertices - middle) @ pose.camera_from_model.T + torch.tensor([0.0, 0.0, reach])
+    camera = Camera.from_field_of_view(size, size, 18.0)
+    seen = rasterize(camera.project(points), points[:, 2], model.triangles, size, size)
+    corners = texture.uv[texture.uv_triangles[seen.triangle.clamp(min=0).numpy()]]
+    uv = (seen.barycentric.numpy()[..., None] * corners).sum(2)
+    last = len(texture.lit) - 1
+    column = (uv[..., 0] * (last + 1)).astype(int).clip(0, last)
+    row = ((1 - uv[..., 1]) * (last + 1)).astype(int).clip(0, last)
+    return np.where(seen.covered.numpy()[..., None], texture.lit[row, column], _BACKDROP)
 
 
 def _url(kind: str, data: bytes) -> str:

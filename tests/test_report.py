@@ -18,6 +18,7 @@ from facefit.errors import UnreadableInput
 from facefit.fitting.result import FitResult
 from facefit.mesh import split_seams
 from facefit.report import report, report_html
+from facefit.report_pictures import head_views
 from facefit.report_scene import viewer_scene
 from facefit.texture import Texture, bake_texture
 
@@ -144,3 +145,13 @@ def test_the_report_is_written_whole_or_not_at_all(result: FitResult, tmp_path: 
     assert (tmp_path / "face.html").read_text("utf-8").startswith("<!DOCTYPE html>")
     with pytest.raises(UnreadableInput):
         report(result, tmp_path / "nowhere" / "face.html")
+
+
+def test_readers_without_webgl_see_the_head_in_four_views(result: FitResult, texture: Texture) -> None:
+    views = head_views(result, texture, size=80)
+    assert views.shape == (160, 160, 3)
+    quarters = [views[:80, :80], views[:80, 80:], views[80:, :80], views[80:, 80:]]
+    for quarter in quarters:
+        covered = (quarter != quarter[0, 0]).any(2)
+        assert 0.1 < covered.mean() < 0.8
+    assert not np.array_equal(quarters[0], quarters[1])
