@@ -100,76 +100,106 @@ class Adam:
         free: tuple[str, ...],
         name: str = "adam",
     ) -> tuple[Scene, StageReport]:
+        """The scene with the lowest loss found; start and end compared by the terms as last frozen."""
         started = time.perf_counter()
         with torch.enable_grad(), _repeatable():
-            x, taken, status, before, after = self._descend(list(losses), scene, free)
-        if taken:
-            scene = scene.with_packed(free, x)
+            descent = _Descent(self, list(losses), scene, free)
+            status = descent.run()
+        if descent.best_step:
+            end = scene.with_packed(free, descent.best_x)
+        else:
+            end = scene
+        before, after = descent.costs(scene), descent.costs(end)
         seconds = time.perf_counter() - started
-        return scene, StageReport(name, status, taken, before, after, seconds)
+        return end, StageReport(name, status, descent.best_step, before, after, seconds)
 
-    def _descend(
-        self, losses: list[AbstractResidual | Loss], scene: Scene, free: tuple[str, ...]
-    ) -> tuple[Tensor, int, Status, dict[str, float], dict[str, float]]:
-        names = _names(losses)
-        rates = self._rates(scene, free)
-        x = scene.pack(free).detach()
-        moments = _Moments(x, scene.layout(free).get("offsets"), self.betas)
-        best, best_x, best_step = math.inf, x, 0
-        before: dict[str, float] = {}
-        after: dict[str, float] = {}
-        slowed, retreats, reference, reference_step = 1.0, 0, math.inf, 0
-        for step in range(self.steps + 1):
-            if step % self.refreeze == 0:
-                frozen = [_freeze(loss, scene.with_packed(free, x)) for loss in losses]
-                if best_step and any(a is not b for a, b in zip(frozen, losses, strict=True)):
-                    # Refrozen terms are another function: the best so far is measured anew by them, and what
-                    # counts as progress keeps its ratio to it.
-                    with torch.no_grad():
-                        total, values = _evaluate(frozen, scene.with_packed(free, best_x))
-                    reference *= float(total) / best if best else 1.0
-                    best = float(total)
-                    after = dict(zip(names, values, strict=True))
-                losses = frozen
-            y = x.clone().requires_grad_()
-            total, values = _evaluate(losses, scene.with_packed(free, y))
-            value = float(total.detach())
-            if not before:
-                before = after = dict(zip(names, values, strict=True))
-                if not math.isfinite(value):
-                    return x, 0, Status.NOT_FINITE, before, after
-                if not (total.requires_grad and len(x)):
-                    return x, 0, Status.NOTHING_TO_FIT, before, after
-            if value < best:
-                best, best_x, best_step = value, x, step
-                after = dict(zip(names, values, strict=True))
-            if best < reference - self.tolerance * abs(reference) or reference == math.inf:
-                reference, reference_step = best, step
-            elif step - reference_step >= self.patience:
-                return best_x, best_step, Status.CONVERGED, before, after
-            if step == self.steps:
-                break
-            gradient: Tensor | None = None
-            if math.isfinite(value):
-                # None where the loss depends on a network's own parameters only.
-                found: tuple[Tensor | None, ...] = torch.autograd.grad(total, y, allow_unused=True)
-                gradient = found[0]
-                if gradient is None:
-                    return best_x, 0, Status.NOTHING_TO_FIT, before, after
-            if gradient is None or not bool(torch.isfinite(gradient).all()):
-                if retreats == self.retreats:
-                    return best_x, best_step, Status.NOT_FINITE, before, after
-                retreats, slowed, x = retreats + 1, 0.5 * slowed, best_x
-                moments.forget()
-                continue
-            x = x - slowed * self.schedule(step / self.steps) * rates * moments.direction(gradient)
-        return best_x, best_step, Status.STEPS_USED if best_step else Status.NO_DESCENT, before, after
-
-    def _rates(self, scene: Scene, free: tuple[str, ...]) -> Float[Tensor, "unknowns"]:
+    def rates(self, scene: Scene, free: tuple[str, ...]) -> Float[Tensor, "unknowns"]:
+        """The learning rate of each unknown."""
         rates = torch.zeros_like(scene.pack(free))
         for block, where in scene.layout(free).items():
             rates[where] = self.learning_rates.get(block, LEARNING_RATES[block])
         return rates
+
+
+class _Descent:
+    """One run: where it is, the best it has seen, and the terms as they are frozen now."""
+
+    def __init__(
+        self, solver: Adam, losses: list[AbstractResidual | Loss], scene: Scene, free: tuple[str, ...]
+    ) -> None:
+        self.solver, self.losses, self.scene, self.free = solver, losses, scene, free
+        self.x = self.best_x = scene.pack(free).detach()
+        self.best, self.best_step = math.inf, 0
+        # Progress is judged against `reference`, reached at `reference_step`.
+        self.reference, self.reference_step = math.inf, 0
+        self.slowed, self.retreats = 1.0, 0
+        self.moments = _Moments(self.x, scene.layout(free).get("offsets"), solver.betas)
+
+    def run(self) -> Status:
+        solver = self.solver
+        if not self.losses or not len(self.x):
+            return Status.NOTHING_TO_FIT
+        rates = solver.rates(self.scene, self.free)
+        for step in range(solver.steps + 1):
+            if step % solver.refreeze == 0:
+                self._freeze()
+            y = self.x.clone().requires_grad_()
+            total = self._total(y)
+            if step == 0 and not math.isfinite(float(total.detach())):
+                return Status.NOT_FINITE
+            if not total.requires_grad:
+                return Status.NOTHING_TO_FIT
+            self._record(float(total.detach()), step)
+            if step - self.reference_step >= solver.patience:
+                return Status.CONVERGED
+            if step == solver.steps:
+                break
+            # None where the loss depends on a network's own parameters only.
+            found: tuple[Tensor | None, ...] = torch.autograd.grad(total, y, allow_unused=True)
+            gradient = found[0]
+            if gradient is None:
+                return Status.NOTHING_TO_FIT
+            if bool(torch.isfinite(total)) and bool(torch.isfinite(gradient).all()):
+                rate = self.slowed * solver.schedule(step / solver.steps)
+                self.x = self.x - rate * rates * self.moments.direction(gradient)
+            elif self.retreats == solver.retreats:
+                return Status.NOT_FINITE
+            else:
+                self.x, self.slowed, self.retreats = self.best_x, 0.5 * self.slowed, self.retreats + 1
+                self.moments.forget()
+        return Status.STEPS_USED if self.best_step else Status.NO_DESCENT
+
+    def _freeze(self) -> None:
+        frozen = [_freeze(loss, self.scene.with_packed(self.free, self.x)) for loss in self.losses]
+        same = all(a is b for a, b in zip(frozen, self.losses, strict=True))
+        self.losses = frozen
+        if self.best_step and not same:
+            # Refrozen terms are another function: the best so far is measured anew by them, and what counts as
+            # progress keeps its ratio to it.
+            with torch.no_grad():
+                best = float(self._total(self.best_x))
+            self.reference *= best / self.best if self.best else 1.0
+            self.best = best
+
+    def _total(self, x: Float[Tensor, "unknowns"]) -> Float[Tensor, ""]:
+        scene = self.scene.with_packed(self.free, x)
+        return torch.stack([_value(loss, scene) for loss in self.losses]).sum()
+
+    def _record(self, value: float, step: int) -> None:
+        # A NaN compares false and is never the best.
+        if value < self.best:
+            self.best, self.best_x, self.best_step = value, self.x, step
+        if self.reference == math.inf or self.best < self.reference * (1 - self.solver.tolerance):
+            self.reference, self.reference_step = self.best, step
+
+    def costs(self, scene: Scene) -> dict[str, float]:
+        """Each term's cost by its name (or its function's); terms of one name are added."""
+        costs: dict[str, float] = {}
+        with torch.no_grad():
+            for loss in self.losses:
+                name = getattr(loss, "name", None) or getattr(loss, "__name__", type(loss).__name__)
+                costs[str(name)] = costs.get(str(name), 0.0) + float(_value(loss, scene))
+        return costs
 
 
 class _Moments:
@@ -204,24 +234,9 @@ def _freeze(loss: AbstractResidual | Loss, scene: Scene) -> AbstractResidual | L
         return loss.freeze(scene)
 
 
-def _evaluate(losses: Sequence[AbstractResidual | Loss], scene: Scene) -> tuple[Tensor, list[float]]:
-    """The sum to descend, and each part's value."""
-    parts = []
-    for loss in losses:
-        value = loss(scene)
-        parts.append(0.5 * (value @ value) if isinstance(loss, AbstractResidual) else value)
-    if not parts:
-        return torch.zeros(()), []
-    return torch.stack(parts).sum(), [float(part.detach()) for part in parts]
-
-
-def _names(losses: Sequence[AbstractResidual | Loss]) -> list[str]:
-    """What each is called in the report: its `name`, its function's or its type's; numbered if it repeats."""
-    found: list[str] = []
-    for loss in losses:
-        name = str(getattr(loss, "name", None) or getattr(loss, "__name__", type(loss).__name__))
-        found.append(name if name not in found else f"{name} {sum(n.startswith(name) for n in found) + 1}")
-    return found
+def _value(loss: AbstractResidual | Loss, scene: Scene) -> Float[Tensor, ""]:
+    value = loss(scene)
+    return 0.5 * (value @ value) if isinstance(loss, AbstractResidual) else value
 
 
 @contextmanager

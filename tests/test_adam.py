@@ -15,7 +15,7 @@ from facefit.fitting.adam import LEARNING_RATES, Adam, Cyclical, Loss, constant,
 from facefit.fitting.gauss_newton import GaussNewton
 from facefit.fitting.linear import landmark_start
 from facefit.fitting.pyramid import face_pyramid
-from facefit.fitting.residual import AbstractResidual
+from facefit.fitting.residual import AbstractResidual, NormalEquations, normal_equations
 from facefit.fitting.residuals.landmarks import landmark_residual
 from facefit.fitting.residuals.photometric import PhotometricResidual
 from facefit.fitting.residuals.priors import CoefficientPrior, LightPrior
@@ -26,7 +26,7 @@ from facefit.models.scene import BLOCKS, Scene
 Number = Float[torch.Tensor, ""]
 
 
-def evidence(samples: int = 300) -> tuple[list[AbstractResidual], Scene]:
+def evidence(samples: int = 150) -> tuple[list[AbstractResidual], Scene]:
     model, observation = toy_model(), observe(toy_scene(3))
     (level,) = face_pyramid(observation, [64])
     landmarks = landmark_residual(observation, model)
@@ -47,7 +47,7 @@ def test_it_reaches_the_minimum_that_gauss_newton_finds() -> None:
     terms = [landmarks.freeze(start), *priors[:2]]
     solver = Adam(200, refreeze=1000)
     _, first = solver.solve([Fixed(term) for term in terms], start, free)
-    _, second = GaussNewton(steps=50, tolerance=1e-9).solve([Fixed(term) for term in terms], start, free)
+    _, second = GaussNewton(steps=20, tolerance=1e-9).solve([Fixed(term) for term in terms], start, free)
     assert sum(first.cost_after.values()) == pytest.approx(sum(second.cost_after.values()), rel=1e-3)
 
 
@@ -63,6 +63,11 @@ class Fixed(AbstractResidual):
 
     def __call__(self, scene: Scene) -> Float[torch.Tensor, "rows"]:
         return self.term(scene)
+
+
+@normal_equations.register
+def _(residual: Fixed, scene: Scene, free: tuple[str, ...]) -> NormalEquations:
+    return normal_equations(residual.term, scene, free)
 
 
 def test_it_descends_a_whole_fit() -> None:
@@ -82,7 +87,7 @@ def test_the_same_input_gives_the_same_bits_with_one_thread_and_with_two() -> No
     try:
         for count in (1, 2, 2):
             torch.set_num_threads(count)
-            scenes.append(Adam(8).solve(terms, start, SMOOTH_BLOCKS)[0])
+            scenes.append(Adam(4).solve(terms, start, SMOOTH_BLOCKS)[0])
     finally:
         torch.set_num_threads(threads)
     assert same_scene(scenes[1], scenes[2])
@@ -99,9 +104,9 @@ def test_any_function_of_a_scene_is_a_loss() -> None:
 def test_a_residual_costs_half_its_squares_and_a_function_its_value() -> None:
     start = toy_scene(1)
     _, report = Adam(0).solve([CoefficientPrior("albedo"), to_two, to_two], start, ("albedo", "identity"))
-    assert list(report.cost_before) == ["albedo prior", "to_two", "to_two 2"]
+    assert list(report.cost_before) == ["albedo prior", "to_two"]
     assert report.cost_before["albedo prior"] == pytest.approx(0.5 * float(start.albedo @ start.albedo))
-    assert report.cost_before["to_two"] == pytest.approx(float(to_two(start)))
+    assert report.cost_before["to_two"] == pytest.approx(2 * float(to_two(start)))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 30])
@@ -111,7 +116,8 @@ def test_what_is_returned_has_the_loss_that_is_reported(steps: int) -> None:
 
     def loss(scene: Scene) -> Number:
         value = to_two(scene)
-        seen.append(float(value.detach()))
+        if value.requires_grad:
+            seen.append(float(value.detach()))
         return value
 
     solver = Adam(steps, {"identity": 1.5}, constant)
