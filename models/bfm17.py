@@ -1,7 +1,8 @@
 """The Basel Face Models of 2017 and 2019, and any other statismo or scalismo file (`.h5`), millimetres.
 
     /shape /color /expression, each: model/{mean, pcaBasis, pcaVariance}, representer/{points, cells}
-    /metadata/landmarks/json: named points on the mean face
+    /metadata/landmarks/json: named points on the mean face beside the file, model2019_textureMapping.json:
+    {"triangles", "textureMapping": {"pointData", "triangles"}}
 
 `pcaVariance` is a variance. Since statismo 0.9 the basis is orthonormal; version 0.8 stored it multiplied by
 the standard deviations, which is told by the version number and by the columns' lengths. The mean of
@@ -27,6 +28,9 @@ from facefit.models.cache import sha256_of
 from facefit.models.face_model import Landmarks, LinearFaceModel, ModelSource
 from facefit.models.landmark_map import NO_LANDMARKS, landmarks_from_table, packaged
 from facefit.models.landmark_transfer import on_surface
+
+TEXTURE = "model2019_textureMapping.json"
+MAX_TEXTURE_BYTES = 1 << 26
 
 
 def looks_like(path: Path) -> bool:
@@ -66,6 +70,7 @@ def read_parts(path: Path) -> Parts:
                 raise ModelFileError(f"{path}: a colour of {len(colour)} vertices, a shape of {len(mean)}")
             albedo_mean, albedo = linearised_albedo(colour, colour_modes)
         landmarks = _landmarks(path, file, mean, triangles)
+    uv = _texture(path, triangles)
     return Parts(
         mean=mean,
         triangles=triangles,
@@ -74,6 +79,8 @@ def read_parts(path: Path) -> Parts:
         albedo_mean=albedo_mean,
         albedo=albedo,
         landmarks=landmarks,
+        uv=None if uv is None else uv[0],
+        uv_triangles=None if uv is None else uv[1],
     )
 
 
@@ -163,3 +170,31 @@ def _named_points(path: Path, document: str) -> dict[str, list[float]]:
     if any(len(point) != 3 or not np.isfinite(point).all() for point in points.values()):
         raise ModelFileError(f"{path}: a landmark in /metadata/landmarks/json has not three coordinates")
     return points
+
+
+def _texture(
+    path: Path, triangles: Int[np.ndarray, "triangles 3"]
+) -> tuple[Float[np.ndarray, "uvs 2"], Int[np.ndarray, "triangles 3"]] | None:
+    """Texture coordinates of the 2019 model (origin bottom-left); None for a mesh that is not the one they
+    are for.
+    """
+    beside = path.with_name(TEXTURE)
+    if not beside.is_file():
+        return None
+    try:
+        if beside.stat().st_size > MAX_TEXTURE_BYTES:
+            raise ModelFileError(f"{beside}: larger than the {MAX_TEXTURE_BYTES} bytes such a file can have")
+        document: Any = json.loads(beside.read_text(encoding="utf-8"))
+        ours = np.array(document["triangles"], np.int64)
+        uv = np.array(document["textureMapping"]["pointData"], np.float64)
+        uv_triangles = np.array(document["textureMapping"]["triangles"], np.int64)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ModelFileError(f"{beside}: no texture mapping of the Basel Face Model ({error})") from error
+    if ours.shape != triangles.shape or (ours != triangles).any():
+        return None
+    fits = (
+        uv.ndim == 2 and uv.shape[1] == 2 and uv_triangles.shape == triangles.shape and np.isfinite(uv).all()
+    )
+    if not fits or uv_triangles.min() < 0 or uv_triangles.max() >= len(uv):
+        raise ModelFileError(f"{beside}: its texture triangles do not fit its {len(uv)} coordinates")
+    return uv, uv_triangles

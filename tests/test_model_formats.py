@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,6 +172,28 @@ def test_landmarks_a_list_lacks_are_placed_near_where_they_belong(face: Known, t
     away = np.linalg.norm(found - face.mean[face.landmark_vertices], axis=1)
     assert model.topology.landmarks.numbers.tolist() == list(range(68))
     assert away[17:].mean() < 10 and away[:17].mean() < 20
+
+
+def test_basel_2019_takes_its_texture_coordinates_from_the_file_beside_it(
+    face: Known, tmp_path: Path
+) -> None:
+    writers.write_bfm17(tmp_path / "model2019_bfm.h5", face)
+    uv, corners = np.random.default_rng(0).uniform(0, 1, (face.vertices, 2)), face.triangles.tolist()
+    mapping = {"triangles": corners, "textureMapping": {"pointData": uv.tolist(), "triangles": corners}}
+    (tmp_path / "model2019_textureMapping.json").write_text(json.dumps(mapping))
+    topology = load_model(tmp_path / "model2019_bfm.h5").topology
+    assert topology.uv is not None and topology.uv_triangles is not None
+    np.testing.assert_allclose(topology.uv, uv, atol=1e-6)
+    np.testing.assert_array_equal(topology.uv_triangles, face.triangles)
+    (tmp_path / "model2019_textureMapping.json").write_text(
+        json.dumps({**mapping, "triangles": corners[:-1]})
+    )
+    assert load_model(tmp_path / "model2019_bfm.h5").topology.uv is None, (
+        "it belongs to another cut of the model"
+    )
+    (tmp_path / "model2019_textureMapping.json").write_text("[" * 100_000)
+    with pytest.raises(ModelFileError, match="texture mapping"):
+        load_model(tmp_path / "model2019_bfm.h5")
 
 
 def test_a_map_beside_the_file_wins(face: Known, tmp_path: Path) -> None:
