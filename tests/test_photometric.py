@@ -17,6 +17,7 @@ from facefit.fitting.residuals.photometric import (
     visible_samples,
 )
 from facefit.fitting.surface_samples import face_triangles, surface_samples
+from facefit.mesh import vertex_normals
 from facefit.models.camera import Pose
 from facefit.models.lighting import Lighting
 from facefit.models.scene import Scene
@@ -103,6 +104,25 @@ def test_chosen_samples_are_those_the_renderer_shows() -> None:
         # The z-buffer asked is coarser than this one: a few samples at the rim of a nose may differ.
         assert float((behind < 6).float().mean()) > 0.985
         assert len(chosen) > 300 and bool((torch.from_numpy(footprint) > 0).all())
+
+
+def test_samples_behind_the_nose_do_not_count() -> None:
+    """A nose of 50 mm on a turned head hides some of the far cheek, which faces the camera all the same."""
+    model = toy_model()
+    scene = replace(toy_scene(2, 30.0, spread=0.0), identity=torch.tensor([0.0, 0.0, 8.0, 0.0, 0.0, 0.0]))
+    samples = surface_samples(model, 3000)
+    corner = model.triangles[torch.from_numpy(samples.triangles)]
+    weights = torch.from_numpy(samples.barycentric).float()
+    points = (scene.pose.apply(scene.shape(model))[corner] * weights[..., None]).sum(1)
+    pixels = scene.camera.project(points).long()
+    behind = points[:, 2] - render(scene, model).depth[pixels[:, 1], pixels[:, 0]] > 8
+    normals = vertex_normals(scene.shape(model), model.triangles)[corner].mean(1)
+    facing = -(normals @ scene.pose.camera_from_model.T)[:, 2] > 0.4
+    hidden = np.flatnonzero(behind & facing)
+    chosen, _ = visible_samples(model, samples, whole_photo(scene), scene)
+    assert len(hidden) > 20
+    # The z-buffer asked is coarse: at the nose's own outline a sample may slip through.
+    assert np.isin(hidden, chosen).mean() < 0.1
 
 
 def test_footprints_add_up_to_the_area_of_the_face_in_the_picture() -> None:
