@@ -2,14 +2,14 @@
 
     python -m facefit.benchmarks.adam_race [--model builtin] [--faces 4] [--out race.json]
 
-The function is one dense stage (landmarks, photometric samples, priors), its discrete choices (visible samples,
-robust weights) frozen once, where the recipe's fit ended, so that both descend exactly the same smooth function,
-from the recipe's start from the landmarks. Adam is tuned on faces that are not raced: all learning rates
-together, the schedule, then each group of blocks by itself. Each runs with one thread and is timed by the
-processor's clock.
+The function is one dense stage (landmarks, photometric samples, priors), its discrete choices (visible
+samples, robust weights) frozen once, where the recipe's fit ended, so that both descend exactly the same
+smooth function; both start where the recipe's dense stage does, after landmarks and light. Adam is tuned on
+faces that are not raced: all learning rates together, the schedule, then each group of blocks by itself. Each
+runs with one thread and is timed by the processor's clock.
 
-Two figures for Adam: with the gradient by automatic differentiation of a lean torch implementation (bases of the
-samples gathered once), and a lower bound, as if a gradient cost no more than the kernel's value alone.
+Two figures for Adam: with the gradient by automatic differentiation of a lean torch implementation (bases of
+the samples gathered once), and a lower bound, as if a gradient cost no more than the kernel's value alone.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from torch import Tensor
 from facefit.benchmarks.pictures import draw_scene, photograph
 from facefit.fitting.adam import LEARNING_RATES, Adam, Cyclical, Schedule, constant, cosine
 from facefit.fitting.gauss_newton import GaussNewton
-from facefit.fitting.linear import landmark_start
 from facefit.fitting.pyramid import face_pyramid
-from facefit.fitting.recipe import exposed, fit
+from facefit.fitting.recipe import fit
 from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations
 from facefit.fitting.residuals.landmarks import landmark_residual
 from facefit.fitting.residuals.photometric import PhotometricResidual, read_spline
 from facefit.fitting.residuals.priors import CoefficientPrior, LightPrior
 from facefit.fitting.result import StageReport
+from facefit.fitting.stages import STANDARD
 from facefit.fitting.surface_samples import surface_samples
 from facefit.models import load_model
 from facefit.models.face_model import LinearFaceModel
@@ -81,7 +81,7 @@ def _(residual: Fixed, scene: Scene) -> float:
 
 
 class Lean:
-    """`PhotometricResidual.__call__` with the samples' rows gathered once: half the time of a step of Adam."""
+    """`PhotometricResidual.__call__` with the samples' rows gathered once instead of at every step."""
 
     name = "photometric"
 
@@ -132,8 +132,9 @@ def course(model: LinearFaceModel, seed: int, size: int, samples: int) -> Course
     landmarks += rng.normal(0, 0.02 * eyes, landmarks.shape)
     observation = Observation(drawn.image, truth.camera, landmarks, focal_sigma=0.0)
     (level,) = face_pyramid(observation, [size])
-    start = exposed(landmark_start(observation, model), model, level, samples)
-    end = fit(observation, model).scene
+    dense = next(i for i, stage in enumerate(STANDARD) if stage.photometric_px and "identity" in stage.free)
+    start = fit(observation, model, stages=STANDARD[:dense]).scene
+    end = fit(observation, model, stages=STANDARD[: dense + 1]).scene
     photometric = PhotometricResidual(model, surface_samples(model, samples), level).freeze(end)
     marks = landmark_residual(observation, model)
     assert marks is not None
