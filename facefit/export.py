@@ -69,7 +69,9 @@ def export(result: FitResult, path: str | os.PathLike[str], texture_size: int = 
     suffix = target.suffix.lower()
     if suffix == ".obj":
         texture = bake_texture(result, texture_size)
-        material, picture = target.with_suffix(".mtl"), target.with_suffix(".png")
+        # Readers disagree on file names with spaces inside OBJ and MTL, so its companions have none.
+        stem = "_".join(target.stem.split())
+        material, picture = target.with_name(f"{stem}.mtl"), target.with_name(f"{stem}.png")
         write_atomically(picture, encode_png(texture.srgb))
         write_atomically(material, encode_mtl(picture.name).encode())
         write_atomically(target, _posed_obj(result, texture, material.name).encode())

@@ -21,7 +21,7 @@ from facefit.texture import Texture
 # Morph targets are kept in the model's order up to this many bytes; what is dropped of the fitted expression
 # goes into the correction below. ARKit-like models fit easily, dense statistical ones of 50 000 vertices do
 # not.
-TARGET_BYTES = 6_000_000
+TARGET_BYTES = 5_000_000
 
 # The name of the one target that is no expression: what the weights, clamped to 0-1, leave of the fitted
 # expression.
@@ -47,7 +47,7 @@ def face_glb(result: FitResult, texture: Texture, extras: dict[str, Any]) -> byt
     base = neutral.numpy()
     split = split_seams(model.topology.triangles, texture.uv_triangles)
     targets = [
-        MorphTarget(t.name, t.delta_m[split.vertex] / 1000, t.weight)
+        MorphTarget(t.name, t.delta[split.vertex] / 1000, t.weight)
         for t in expression_targets(result, posed - base)
     ]
     mesh = GltfMesh(

@@ -28,10 +28,10 @@ NEGLIGIBLE_M = 1e-6
 
 @dataclass(frozen=True)
 class MorphTarget:
-    """A named displacement of every vertex at weight 1, and the weight at which the file opens."""
+    """A named displacement of every vertex at weight 1, in its mesh's unit, and the weight the file opens with."""
 
     name: str
-    delta_m: Float[np.ndarray, "vertices 3"]
+    delta: Float[np.ndarray, "vertices 3"]
     weight: float
 
 
@@ -133,9 +133,7 @@ def encode_glb(
     }
     shape: dict[str, Any] = {"name": name, "primitives": [primitive]}
     if mesh.targets:
-        primitive["targets"] = [
-            {"POSITION": buffer.sparse(t.delta_m.astype(np.float32))} for t in mesh.targets
-        ]
+        primitive["targets"] = [{"POSITION": buffer.sparse(t.delta.astype(np.float32))} for t in mesh.targets]
         shape["weights"] = [float(t.weight) for t in mesh.targets]
         # Not in the specification, but where Blender, three.js and Unity read the names from.
         shape["extras"] = {"targetNames": [t.name for t in mesh.targets]}

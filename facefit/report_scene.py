@@ -18,8 +18,8 @@ from facefit.overlay import face_vertices
 from facefit.rendering.shade import linear_to_srgb
 from facefit.texture import Texture
 
-# Quantised displacements may take this many bytes of the page; see glb.TARGET_BYTES.
-TARGET_BYTES = 7_000_000
+# As glb.TARGET_BYTES, counted in its 12 bytes a vertex; 8 are used here, and a third more in base64.
+TARGET_BYTES = 4_000_000
 
 
 class _Block:
@@ -61,8 +61,8 @@ def viewer_scene(result: FitResult, texture: Texture) -> tuple[dict[str, Any], b
     quantised = np.rint((neutral - low) / step).astype(np.uint16)
     targets = []
     for target in expression_targets(result, deformation, TARGET_BYTES):
-        rows = np.flatnonzero(target.delta_m.any(1))
-        moved = target.delta_m[rows]
+        rows = np.flatnonzero(target.delta.any(1))
+        moved = target.delta[rows]
         scale = float(np.abs(moved).max()) / 32767 if len(rows) else 1.0
         targets.append(
             {

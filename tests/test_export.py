@@ -118,6 +118,15 @@ def test_an_obj_comes_with_its_material_and_texture(result: FitResult, tmp_path:
     assert "map_Kd anna.png" in (tmp_path / "anna.mtl").read_text()
 
 
+def test_companions_of_an_obj_have_no_spaces_in_their_names(result: FitResult, tmp_path: Path) -> None:
+    export(result, tmp_path / "my dear anna.obj", texture_size=16)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "my dear anna.obj",
+        "my_dear_anna.mtl",
+        "my_dear_anna.png",
+    }
+
+
 def test_an_unknown_suffix_is_refused_with_the_known_ones(result: FitResult, tmp_path: Path) -> None:
     with pytest.raises(FacefitError, match=r"\.fbx.*\.glb, .*\.obj"):
         export(result, tmp_path / "face.fbx", texture_size=32)

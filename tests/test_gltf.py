@@ -13,7 +13,7 @@ from PIL import Image
 from test_export_toy import toy_result
 
 from facefit.fitting.result import FitResult
-from facefit.glb import CORRECTION, face_glb
+from facefit.glb import CORRECTION, expression_targets, face_glb
 from facefit.gltf import quaternion
 from facefit.models.camera import rotation_matrix
 from facefit.texture import bake_texture
@@ -138,6 +138,15 @@ def test_what_clamped_weights_cannot_say_is_kept_in_a_correction(result: FitResu
     assert mesh["extras"]["targetNames"][-1] == CORRECTION
     posed = scene.shape(result.model).numpy()[split_vertices(result, glb)]
     assert np.abs(1000 * morphed(glb, mesh["weights"]) - posed).max() < 0.05
+
+
+def test_targets_that_do_not_fit_the_budget_go_into_the_correction(result: FitResult) -> None:
+    scene, model = result.scene, result.model
+    deformation = (scene.shape(model) - scene.neutral_shape(model)).numpy()
+    targets = expression_targets(result, deformation, budget=3000)
+    assert 0 < len(targets) - 1 < model.n_expression and targets[-1].name == CORRECTION
+    total = sum(target.weight * target.delta for target in targets)
+    np.testing.assert_allclose(total, deformation, atol=1e-4)
 
 
 def test_bounds_of_positions_are_those_of_the_data(glb: bytes, document: dict[str, Any]) -> None:
