@@ -189,7 +189,8 @@ def micc(
     jobs: int,
 ) -> None:
     """Florence MICC in three named protocols: micc-deng, micc-genova, micc-ganfit."""
-    from facefit.benchmarks.micc import MiccData, evaluate_micc
+    from facefit.benchmarks.micc import evaluate_micc
+    from facefit.benchmarks.micc_data import MiccData
 
     source = MiccData(data, landmarks_dir)
     report = evaluate_micc(

@@ -1,16 +1,19 @@
-"""Known mistakes in predictions are named, and a good prediction is left alone."""
+"""Known mistakes in predictions are named; a folder of predictions is scored, its gaps counted."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from facefit.benchmarks.golden import golden_prediction, golden_scan
-from facefit.benchmarks.meshfiles import SurfaceMesh
-from facefit.benchmarks.now import Prediction, measure
-from facefit.benchmarks.now_check import expression_left_in, traps
+from facefit.benchmarks.estimate import write_prediction
+from facefit.benchmarks.golden import PUBLISHED, golden_prediction, golden_scan
+from facefit.benchmarks.meshfiles import SurfaceMesh, write_ply
+from facefit.benchmarks.now import Dataset, Prediction, measure
+from facefit.benchmarks.now_check import expression_left_in, landmark_order, traps
+from facefit.benchmarks.now_run import evaluate
 
 pytest.importorskip(
     "open3d",
@@ -37,7 +40,7 @@ def test_landmarks_in_another_order_are_put_right() -> None:
 
 def test_points_that_are_no_face_are_said_to_be_none() -> None:
     points = np.random.default_rng(1).normal(size=(7, 3))
-    assert "in any order" in seen(replace(golden_prediction(), landmarks=points))["landmark order"]
+    assert "in any order" in (landmark_order(points, golden_scan().landmarks) or "")
 
 
 def test_a_mirrored_mesh_is_told_from_exchanged_sides() -> None:
@@ -71,3 +74,65 @@ def test_a_mouth_that_moves_with_the_photograph_is_an_expression() -> None:
     shapes = {"calm": good, "calm too": good, "loud": opened}
     assert "expression was left in" in (expression_left_in(shapes, ["calm", "calm too"], ["loud"]) or "")
     assert expression_left_in({**shapes, "loud": good}, ["calm", "calm too"], ["loud"]) is None
+
+
+def now_dataset(root: Path) -> Dataset:
+    """Three subjects whose scan is the golden one, two images each, in NoW's layout."""
+    scan = golden_scan()
+    points = "\n".join('<point x="{}" y="{}" z="{}"/>'.format(*p) for p in scan.landmarks)
+    lines = []
+    for subject in ("S1", "S2", "S3"):
+        write_ply(root / "scans" / subject / "scan.ply", scan.mesh)
+        folder = root / "scans_lmks_onlypp" / subject
+        folder.mkdir(parents=True)
+        (folder / "scan.pp").write_text(f"<PickedPoints>\n{points}\n</PickedPoints>\n")
+        lines += [f"{subject}/{challenge}/a.jpg" for challenge in ("multiview_neutral", "selfie")]
+    (root / "imagepathsvalidation.txt").write_text("\n".join(lines) + "\n")
+    return Dataset(root)
+
+
+def test_a_folder_of_predictions_is_scored_by_challenge_and_what_is_missing_is_counted(
+    tmp_path: Path,
+) -> None:
+    dataset, folder = now_dataset(tmp_path / "now"), tmp_path / "theirs"
+    good = golden_prediction()
+    for image in dataset.images():
+        write_prediction(folder / image.key, good)
+    (folder / "S1" / "selfie" / "a.npy").unlink()
+    broken = SurfaceMesh(good.mesh.vertices.copy(), good.mesh.triangles)
+    broken.vertices[7] = np.nan
+    write_ply(folder / "S2" / "selfie" / "a.ply", broken)
+    report = evaluate(dataset, folder, tmp_path / "out", name="theirs", unit="m")
+    assert report.coverage == "4/6" and not report.extra["complete"]
+    assert "S1/selfie/a: no landmark file" in report.text.replace(f"{folder}/", "")
+    assert "1 of 6561 vertices are NaN" in report.text
+    whole = {(row["variant"], row["challenge"]): row for row in report.table}
+    for variant, published in PUBLISHED.items():
+        row = whole[variant, "all"]
+        # The scan went through single precision.
+        assert (row["median"], row["mean"], row["std"]) == pytest.approx(published[:3], abs=1e-4)
+    assert whole["metrical", "selfie"]["missing"] == 2 and whole["metrical", "selfie"]["images"] == 1
+    for name in ("report.json", "rows.csv", "report.md", "cumulative.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 100
+
+
+def test_a_scan_that_does_not_parse_fails_its_own_images_only(tmp_path: Path) -> None:
+    dataset, folder = now_dataset(tmp_path / "now"), tmp_path / "theirs"
+    for image in dataset.images():
+        write_prediction(folder / image.key, golden_prediction())
+    (tmp_path / "now" / "scans" / "S3" / "scan.ply").write_text("not a mesh")
+    report = evaluate(dataset, folder, tmp_path / "out", name="theirs", unit="m")
+    assert report.coverage == "4/6"
+    assert all("not a readable PLY mesh" in failure["error"] for failure in report.failures)
+
+
+def test_a_changed_prediction_is_measured_again(tmp_path: Path) -> None:
+    dataset, folder = now_dataset(tmp_path / "now"), tmp_path / "theirs"
+    good = golden_prediction()
+    flat = SurfaceMesh(good.mesh.vertices * [1, 1, 0.98], good.mesh.triangles)
+    medians = []
+    for prediction in (good, Prediction(flat, good.landmarks)):
+        write_prediction(folder / dataset.images()[0].key, prediction)
+        report = evaluate(dataset, folder, tmp_path / "out", name="theirs", unit="m", limit=1)
+        medians.append(report.table[0]["median"])
+    assert medians[0] == pytest.approx(PUBLISHED["non-metrical"][0], abs=1e-4) != medians[1]

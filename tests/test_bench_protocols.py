@@ -15,6 +15,7 @@ from facefit.benchmarks.estimate import FaceEstimate, write_prediction
 from facefit.benchmarks.golden import NOW_LANDMARKS, relief_landmarks, relief_mesh
 from facefit.benchmarks.meshfiles import SurfaceMesh
 from facefit.benchmarks.metrics import Similarity, Surface
+from facefit.benchmarks.micc_data import MiccData
 from facefit.benchmarks.nonrigid_icp import deform
 from facefit.benchmarks.now import IBUG_OF_NOW, Prediction
 
@@ -49,17 +50,17 @@ def write_obj(path: Path, mesh: SurfaceMesh) -> None:
 
 
 @pytest.fixture
-def micc_data(tmp_path: Path) -> micc.MiccData:
+def micc_data(tmp_path: Path) -> MiccData:
     for subject in ("subject_01", "subject_02"):
         for scan in ("frontal1", "frontal2"):
             folder = tmp_path / "micc" / subject / "Model" / scan / "obj"
             write_obj(folder / "scan.obj", face())
             points = {"groups": {"LJSON": {"landmarks": {"points": landmarks68().tolist()}}}}
             (folder / "scan.ljson").write_text(json.dumps(points))
-    return micc.MiccData(tmp_path / "micc")
+    return MiccData(tmp_path / "micc")
 
 
-def test_micc_protocols_ignore_a_rigid_motion_and_two_of_them_a_scale(micc_data: micc.MiccData) -> None:
+def test_micc_protocols_ignore_a_rigid_motion_and_two_of_them_a_scale(micc_data: MiccData) -> None:
     scan = micc_data.scans("subject_01")[0]
     moved = Prediction(SurfaceMesh(MOVE.apply(face().vertices), face().triangles), MOVE.apply(SEVEN))
     large = Prediction(SurfaceMesh(1.1 * moved.mesh.vertices, face().triangles), 1.1 * moved.landmarks)
@@ -70,9 +71,7 @@ def test_micc_protocols_ignore_a_rigid_motion_and_two_of_them_a_scale(micc_data:
     assert micc.micc_error("micc-genova", large, scan, scale=1 / 1.1) < 0.01
 
 
-def test_micc_counts_missing_predictions_and_names_each_protocol(
-    micc_data: micc.MiccData, tmp_path: Path
-) -> None:
+def test_micc_counts_missing_predictions_and_names_each_protocol(micc_data: MiccData, tmp_path: Path) -> None:
     folder = tmp_path / "predictions"
     write_prediction(folder / "subject_01" / "Cooperative", Prediction(face(), SEVEN))
     report = micc.evaluate_micc(micc_data, tmp_path / "out", model="none", predictions=folder)
