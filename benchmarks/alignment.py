@@ -1,4 +1,4 @@
-"""Bringing a prediction onto a scan: the least-squares similarity of NoW, and rigid or similarity ICP.
+"""Bringing a prediction onto a scan: least squares of point-to-surface distance, as NoW has it.
 
 The unknowns are scale, rotation vector and translation of the prediction; the residuals are the unsigned
 distances of scan points to its surface, nothing trimmed or weighted.
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from facefit.benchmarks.metrics import Points, Similarity, Surface, lengths, procrustes
+from facefit.benchmarks.metrics import Points, Similarity, Surface, lengths
 
 
 @dataclass(frozen=True)
@@ -146,31 +146,3 @@ def dogleg_step(
     c = descent_length**2 - radius**2
     root = (-b + np.sqrt(b * b - a * c)) / a
     return np.asarray(descent + root * to_newton)
-
-
-def icp(
-    source: Points,
-    surface: Surface,
-    *,
-    scale: bool,
-    most_steps: int = 100,
-    tolerance: float = 1e-6,
-) -> tuple[Similarity, Points]:
-    """Iterated closest points: Procrustes onto the closest points until the error stands still.
-
-    Gives the motion of `source` and where it ends. `tolerance` is the fall of the mean distance in
-    millimetres.
-
-    Source: Besl and McKay, "A method for registration of 3-D shapes", PAMI 1992.
-    """
-    motion = Similarity(1.0, np.eye(3), np.zeros(3))
-    moved, before = source, np.inf
-    for _ in range(most_steps):
-        target, _ = surface.closest(moved)
-        motion = procrustes(source, target, scale=scale)
-        moved = motion.apply(source)
-        error = float(surface.distance(moved).mean())
-        if before - error < tolerance:
-            break
-        before = error
-    return motion, moved

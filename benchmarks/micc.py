@@ -1,14 +1,14 @@
-"""Florence MICC (Bagdanov et al. 2011: 53 subjects, two frontal scans each) in three of its incompatible
-protocols.
+"""Florence MICC (Bagdanov et al. 2011: 53 subjects, two frontal scans each) in three incompatible protocols.
 
 A figure without its protocol's name means nothing here; columns of different protocols are never comparable.
 
 - `micc-deng`: scan cropped to 95 mm around the nose tip, similarity with a scale per mesh, RMSE per mesh,
-averaged (Deng et al. 2019, as its first author describes it; there is no public code). - `micc-genova`: one
-scale for all meshes, rigid, mean over the region both surfaces cover (Genova et al. 2018; the evaluator was
-never published). - `micc-ganfit`: similarity ICP on vertices, mean of both directions within 95 mm of
-landmark 30 (60 mm for subject 28), the better of the two scans (Gecer et al. 2019, public code; its scans are
-registered to a template first, ours are taken as they are).
+  averaged (Deng et al. 2019, as its first author describes it; there is no public code).
+- `micc-genova`: one scale for all meshes, rigid, mean over the region both surfaces cover (Genova et al.
+  2018; the evaluator was never published).
+- `micc-ganfit`: similarity ICP on vertices, mean of both directions within 95 mm of landmark 30 (60 mm for
+  subject 28), the better of the two scans (Gecer et al. 2019, public code; its scans are registered to a
+  template first, ours are taken as they are).
 
 Where the descriptions leave room: distances are to the closest point of the surface, from the scan's
 vertices; the start is the seven NoW landmarks.

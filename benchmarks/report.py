@@ -68,9 +68,6 @@ def plot_cumulative(
     path: Path, curves: Mapping[str, Sequence[Float[np.ndarray, "n"]]], title: str = ""
 ) -> None:
     """Percentage of vertices within an error, 0 to 8 mm; the axes of the published NoW plots."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
