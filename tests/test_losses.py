@@ -190,6 +190,15 @@ def test_a_view_shows_the_scene_where_the_photograph_shows_the_face() -> None:
     assert float(error) < 0.01  # the photograph is antialiased and has 8 bits
 
 
+def test_pictures_are_compared_on_the_face_or_on_the_whole_head() -> None:
+    crop, truth = view()
+    whole = View(crop.observation, toy_model(), 64, whole_head=True)
+    picture = crop.picture(truth)
+    face, head = crop.mask(picture), whole.mask(picture)
+    assert torch.equal(head, picture.covered & crop.usable) and bool((face <= head).all())
+    assert 0.3 * int(head.sum()) < int(face.sum()) < int(head.sum())
+
+
 def test_losses_share_a_rendering_and_never_one_without_a_gradient() -> None:
     crop, truth = view()
     assert crop.picture(truth) is crop.picture(truth)
