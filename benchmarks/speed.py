@@ -146,6 +146,22 @@ def throughput(photo: Path, model: str, method: str, jobs: int, count: int = 8) 
     }
 
 
+def many(photo: Path, model: str, method: str, jobs: int, count: int = 8) -> Row:
+    """The same through `fit_many`, the start of its processes included: what a user with a folder waits for."""
+    from facefit.fitting.many import fit_many
+
+    start = time.perf_counter()
+    outcomes = fit_many([photo] * count, model, stages=recipe(method), jobs=jobs)
+    seconds = time.perf_counter() - start
+    failed = sum(isinstance(outcome, Exception) for outcome in outcomes)
+    return {
+        "what": f"fit_many, {count} photographs, {jobs} process{'es' if jobs > 1 else ''}, from a cold start",
+        "ms": 1000 * seconds,
+        "per second": (count - failed) / seconds,
+        "note": f"{failed} failed" if failed else None,
+    }
+
+
 COLUMNS = {
     "part": "part", "what": "what", "ms": "median ms", "p10": "p10", "p90": "p90", "per second": "per second",
     "times": "times ours", "note": "note",
@@ -169,6 +185,7 @@ def evaluate_speed(
     if not quick:
         rows += [{"part": "scaling", **row} for row in scaling(photo, model, method, models)]
         rows += [{"part": "batch", **throughput(photo, model, method, n)} for n in dict.fromkeys((1, jobs))]
+        rows.append({"part": "batch", **many(photo, model, method, jobs)})
         rows += [{"part": "comparators", **row} for row in comparators(photo, model_named(model))]
     settings = {
         "benchmark": "speed",

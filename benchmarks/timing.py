@@ -19,7 +19,7 @@ def timed(call: Callable[[], object], *, repeats: int = 15, budget_s: float = 4.
     call()
     samples: list[float] = []
     end = time.perf_counter() + budget_s
-    while len(samples) < repeats and (len(samples) < 3 or time.perf_counter() < end):
+    while len(samples) < repeats and (len(samples) < min(3, repeats) or time.perf_counter() < end):
         start = time.perf_counter()
         call()
         samples.append(1000 * (time.perf_counter() - start))

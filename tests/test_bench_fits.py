@@ -119,6 +119,7 @@ def test_a_picture_is_its_seed() -> None:
     assert first.free.any()
 
 
+@pytest.mark.slow
 def test_synthetic_pictures_are_fitted_measured_and_grouped(toy_file: str, tmp_path: Path) -> None:
     report = evaluate_synthetic(tmp_path, model=toy_file, method="landmarks", landmarks="truth", count=2)
     assert report.coverage == "2/2", report.text
