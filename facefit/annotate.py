@@ -31,8 +31,13 @@ from facefit.picture import project, render
 # Head turns in degrees (yaw, pitch) and picture heights; several sizes average the detector's own noise.
 VIEWS = ((0, 0), (0, -4), (0, -8), (15, 0), (-15, 0))
 SIZES = (360, 480, 640)
-# A jaw point belongs to the foremost surface this near to it, and to what lies at most so far behind that.
-REACH_MM, STEP_MM = 3.0, 18.0
+# A jaw point belongs to the foremost surface this near to it, and to what lies at most so far behind that:
+# ear and neck are further. Along a surface seen edge-on a pixel is a centimetre, so the point is taken where
+# the surface faces the camera as much as it does at the jaw points of ICT-FaceKit and of the built-in model
+# (from ear to chin); one unit of that counts as so many mm beside the detection.
+REACH_MM, STEP_MM, FACING_MM = 3.0, 25.0, 25.0
+_SIDE_FACING = (0.17, 0.06, 0.10, 0.16, 0.27, 0.32, 0.39, 0.58)
+JAW_FACING = (*_SIDE_FACING, 0.58, *_SIDE_FACING[::-1])
 FACE_MM, DISTANCE_MM = 330.0, 900.0
 # A point counts in a view when its surface turns less than 72 degrees away.
 SEEN = 0.3
@@ -56,8 +61,8 @@ class Annotation:
 def annotate(model: LinearFaceModel, detector: AbstractDetector | None = None) -> Annotation:
     """Detect the landmarks on renderings of the mean face and put them on its surface.
 
-    A model without colour is annotated twice: the first landmarks tell the albedo prior where to paint brows, lips
-    and eyes, and on a painted face the detector is surer.
+    A model without colour is annotated twice: the first landmarks tell the albedo prior where to paint brows,
+    lips and eyes, and on a painted face the detector is surer.
     """
     detector = DlibDetector() if detector is None else detector
     found = _annotate_once(model, detector)
@@ -144,10 +149,11 @@ def _seen_from(
         if number < JAW.stop:
             if yaw:
                 continue
-            # Behind the outline of the jaw lie ear and neck: what is nearer to the camera counts.
             patch = away < REACH_MM * size / FACE_MM
             if patch.any():
-                away = np.where(depth > depth[patch].min() + STEP_MM, np.inf, away)
+                behind = ~patch | (depth > depth[patch].min() + STEP_MM)
+                turned = np.abs(facing - JAW_FACING[number]) * FACING_MM * size / FACE_MM
+                away = np.where(behind, np.inf, away + turned)
         # A point may lie just outside: the nearest pixel of the face stands for it.
         best = int(away.argmin())
         row, column = covered[best]
