@@ -4,10 +4,29 @@ import numpy as np
 import pytest
 
 from facefit.models import load_model
-from facefit.models.builtin import store
+from facefit.models.builtin import figures, store
 from facefit.models.builtin.generate import generate
 
 FLIP = np.array([-1.0, 1.0, 1.0])
+SINGLE_SHAPES = [
+    (),
+    ("jawOpen",),
+    ("mouthSmileLeft",),
+    ("mouthPressLeft",),
+    ("cheekPuff",),
+    ("mouthFunnel",),
+    ("noseSneerLeft",),
+]
+USUAL_PAIRS = [
+    ("mouthSmileLeft", "mouthSmileRight", "jawOpen"),
+    ("jawOpen", "mouthFunnel"),
+    ("browDownLeft", "browDownRight", "noseSneerLeft", "noseSneerRight"),
+    ("mouthSmileLeft", "mouthSmileRight", "cheekSquintLeft", "eyeSquintLeft"),
+    ("eyeBlinkLeft", "cheekSquintLeft"),
+    ("jawOpen", "mouthClose"),
+]
+# Pairs of triangles that touch in the folds of the closed mouth's and eye's corners.
+ALLOWED_CUTS = {"jawOpen+mouthClose": 40, "eyeBlinkLeft+cheekSquintLeft": 4}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +50,9 @@ def test_eyes_of_the_mean_are_63_mm_apart(model: dict[str, np.ndarray]) -> None:
 
 def test_the_skin_is_open_at_the_neck_only(model: dict[str, np.ndarray]) -> None:
     edges, uses = _edges(model["triangles"])
-    skin = np.concatenate([model["region_face"], model["region_scalp"], model["region_neck"], model["region_lips"]])
+    skin = np.concatenate(
+        [model["region_face"], model["region_scalp"], model["region_neck"], model["region_lips"]]
+    )
     open_skin = edges[(uses == 1) & np.isin(edges, skin).all(axis=1)]
     assert len(open_skin) > 0
     assert model["mean"][open_skin][..., 1].max() < -145.0
@@ -47,6 +68,55 @@ def test_surface_reaches_105_mm_around_the_nose(model: dict[str, np.ndarray]) ->
     border = model["mean"][edges[uses == 1]].reshape(-1, 3)
     rim = border[border[:, 1] < -140.0]
     assert np.linalg.norm(rim - nose_base, axis=1).min() > 105.0
+
+
+def test_no_texel_is_used_twice(model: dict[str, np.ndarray]) -> None:
+    size = 512
+    corner = model["uv"][model["uv_triangles"]].astype(np.float64) * size
+    used = np.zeros((size, size), dtype=int)
+    for a, b, c in corner:
+        low, high = np.floor(np.minimum(np.minimum(a, b), c)), np.ceil(np.maximum(np.maximum(a, b), c))
+        u, v = np.meshgrid(np.arange(low[0], high[0]) + 0.5, np.arange(low[1], high[1]) + 0.5)
+        inside = np.ones(u.shape, dtype=bool)
+        doubled_area = _cross(b - a, c - a)
+        for start, end in ((a, b), (b, c), (c, a)):
+            share = _cross(end - start, np.stack([u - start[0], v - start[1]])) * np.sign(doubled_area)
+            inside &= share > 1e-6
+        rows, columns = v[inside].astype(int), u[inside].astype(int)
+        used[rows, columns] += 1
+    assert (used > 1).mean() < 1e-4
+    assert (used > 0).mean() > 0.5
+
+
+def test_the_charts_are_not_flipped(model: dict[str, np.ndarray]) -> None:
+    face = np.isin(model["triangles"], model["region_face"]).all(axis=1)
+    a, b, c = np.moveaxis(model["uv"][model["uv_triangles"][face]], 1, 0)
+    assert (_cross((b - a).T, (c - a).T) > 0).mean() > 0.999
+
+
+def test_closing_lids_do_not_cut_the_eyeball(model: dict[str, np.ndarray]) -> None:
+    names = model["expression_names"].tolist()
+    skin = np.union1d(model["region_face"], model["region_eye_region"])
+    centre = np.array(figures.EYEBALL_CENTRE)
+    for activation in (0.0, 0.5, 1.0):
+        moved = model["mean"] + activation * model["expression"][names.index("eyeBlinkLeft")]
+        assert np.linalg.norm(moved[skin] - centre, axis=1).min() > figures.EYEBALL_RADIUS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "shapes", [*SINGLE_SHAPES, *USUAL_PAIRS], ids=lambda shapes: "+".join(shapes) or "neutral"
+)
+def test_skin_does_not_cut_itself(model: dict[str, np.ndarray], shapes: tuple[str, ...]) -> None:
+    o3d = pytest.importorskip("open3d", exc_type=ImportError)
+    names = model["expression_names"].tolist()
+    moved = model["mean"] + sum((model["expression"][names.index(name)] for name in shapes), 0.0)
+    skin = np.concatenate([model["region_face"], model["region_lips"], model["region_neck"]])
+    triangles = model["triangles"][np.isin(model["triangles"], skin).all(axis=1)]
+    mesh = o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector(moved.astype(np.float64)), o3d.utility.Vector3iVector(triangles)
+    )
+    assert len(mesh.get_self_intersecting_triangles()) <= ALLOWED_CUTS.get("+".join(shapes), 0)
 
 
 def test_right_expressions_mirror_left_ones(model: dict[str, np.ndarray]) -> None:
@@ -71,6 +141,10 @@ def test_loads_as_a_face_model() -> None:
     assert model.n_identity >= 60
     assert model.n_expression >= 51
     assert {"face", "jaw_contour", "rigid"} <= set(model.topology.regions)
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[0] * b[1] - a[1] * b[0]
 
 
 def _edges(triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,12 @@
 """The built-in face model: a morphable human head generated from published facts by the code in this package.
 
-`load()` reads the shipped file; `python -m facefit.models.builtin` makes it anew. Frame: millimetres, x to the subject's
-left, y up, z out of the nose; the origin lies midway between the ears at the height of the eyeball centres.
+`load()` reads the shipped file; `python -m facefit.models.builtin` makes it anew. Frame: millimetres, x to
+the subject's left, y up, z out of the nose; the origin lies midway between the ears at the height of the
+eyeball centres.
 
-Where to look: `figures` (measured figures of the mean head), `surface` (the skin through them), `layout` (its mesh), `parts`
-(eyes, mouth, teeth, ears), `population` and `fields` (who varies how), `identity`, `expression` with `action_units`,
-`skin_optics` and `albedo`, `landmarks`, `store` (the file).
+Where to look: `figures` (measured figures of the mean head), `surface` (the skin through them), `layout` (its
+mesh), `parts` (eyes, mouth, teeth, ears), `population` and `fields` (who varies how), `identity`,
+`expression` with `action_units`, `skin_optics` and `albedo`, `landmarks`, `store` (the file).
 """
 
 from __future__ import annotations
@@ -27,10 +28,9 @@ def load() -> LinearFaceModel:
     """The built-in model from its shipped file."""
     import torch
 
+    from facefit.models.builtin.store import read
     from facefit.models.cache import sha256_of
     from facefit.models.face_model import Landmarks, LinearFaceModel, ModelSource, Topology
-
-    from facefit.models.builtin.store import read
 
     a = read()
     regions = {name.removeprefix("region_"): array for name, array in a.items() if name.startswith("region_")}
@@ -52,7 +52,7 @@ def load() -> LinearFaceModel:
             name="builtin",
             licence="Apache-2.0",
             licence_class="free",
-            citation="facefit built-in model, generated from published anthropometry (facefit.models.builtin)",
+            citation="facefit built-in model, generated from published anthropometry",
             sha256=sha256_of(PATH),
         ),
         topology=topology,

@@ -1,13 +1,14 @@
 """Albedo modes: drawn complexions, brows, lips, beards and eyes, reduced by principal components.
 
-Every drawn face is painted on the half mesh from masks and a handful of numbers, through `skin_optics`; smooth blotches that
-differ between the sides give odd modes. Linear RGB.
+Every drawn face is painted on the half mesh from masks and a handful of numbers, through `skin_optics`;
+smooth blotches that differ between the sides give odd modes. Linear RGB.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from facefit.models.builtin.fields import _spread, bump, rise
@@ -28,7 +29,7 @@ class AlbedoModes:
 
     mean: Array
     modes: Array
-    is_odd: Array
+    is_odd: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -150,12 +151,13 @@ def albedo_modes(mesh: WholeMesh, loops: dict[str, list[Ints]], count: int, seed
 def _odd_modes(mean: Array, mask: Masks, weight: Array) -> Array:
     """Smooth differences of brightness and redness between the sides: 3 % of the local albedo."""
     fields = []
-    for colour, amount in ((np.array([1.0, 1.0, 1.0]), 0.03), (np.array([0.4, -0.9, -0.9]), 0.02)):
+    for colour, amount in ((np.array([1.0, 1.0, 1.0]), 0.024), (np.array([0.4, -0.9, -0.9]), 0.015)):
         for k in range(mask.odd_blotches.shape[1]):
             fields.append(amount * mask.odd_blotches[:, k, None] * mean * colour)
     fields_array = np.stack(fields)
     coordinates, back = compact((fields_array * weight[:, None]).reshape(len(fields), -1))
-    # Eigenvalues rise: the last ones are the strongest; a row of `back` times its eigenvalue's root is one deviation.
+    # Eigenvalues rise: the last ones are the strongest; a row of `back` times its eigenvalue's root is one
+    # deviation.
     size = np.sqrt((coordinates**2).sum(axis=0))[-ODD_MODES:][::-1]
     return np.tensordot(size[:, None] * back[-ODD_MODES:][::-1], fields_array, axes=1)
 
@@ -178,24 +180,25 @@ def paint(mesh: WholeMesh, mask: Masks, random: np.random.Generator) -> Array:
     parts = mesh.parts[: mesh.half_count]
     normal, uniform = random.standard_normal, random.uniform
     man, age = random.random() < 0.5, uniform(18.0, 80.0)
-    # Fitzpatrick I to VI. Red reflectance is drawn normal, so that coefficients of two standard deviations stay colours.
+    # Fitzpatrick I to VI. Red reflectance is drawn normal, so that coefficients of two standard deviations
+    # stay colours.
     red = np.clip(0.31 + 0.08 * normal(), 0.10, 0.52)
     melanin = float(np.interp(red, *_melanin_of_red()))
     tone = float(np.interp(red, [0.10, 0.52], [1.0, 0.0]))
     blood = 0.0055 * np.exp(0.18 * normal())
-    flush = np.clip(0.8 + 0.35 * normal(), 0.0, 2.0)
+    flush = np.clip(0.75 + 0.28 * normal(), 0.0, 1.8)
     redder = (
         1.0
         + flush * (0.75 * mask.cheeks + 0.6 * mask.nose + 0.8 * mask.ears)
         + np.clip(0.35 + 0.3 * normal(), 0, 1) * mask.lids
         + np.clip(0.15 + 0.15 * normal(), 0, 1) * mask.under_eye
-    ) * np.exp(mask.blotches @ (0.09 * normal(mask.blotches.shape[1])))
+    ) * np.exp(mask.blotches @ (0.06 * normal(mask.blotches.shape[1])))
     darker = (
         1.0
-        + np.clip(0.16 + 0.14 * normal(), 0, 0.6) * mask.under_eye
+        + np.clip(0.14 + 0.09 * normal(), 0, 0.5) * mask.under_eye
         + np.clip(0.14 + 0.12 * normal(), 0, 0.5) * mask.lids
         + 0.15 * normal() * mask.temples
-    ) * np.exp(mask.blotches @ ((0.04 + 0.04 * (age > 55)) * normal(mask.blotches.shape[1])))
+    ) * np.exp(mask.blotches @ ((0.03 + 0.03 * (age > 55)) * normal(mask.blotches.shape[1])))
     skin = _looked_up(np.clip(melanin * darker, 0.008, 0.5), np.clip(blood * redder, 0.001, 0.12))
     skin *= np.exp(0.05 * normal())
     lip_blood, lip_melanin = (
@@ -207,7 +210,7 @@ def paint(mesh: WholeMesh, mask: Masks, random: np.random.Generator) -> Array:
     darkness = np.clip(0.35 + 0.75 * tone + 0.28 * normal(), 0.0, 1.0)
     hair = hair_colour(float(darkness), float(np.clip(0.25 * normal() - 0.15, 0, 1) * (tone < 0.5)))
     grey = np.clip((age - 45.0) / 35.0 + 0.25 * normal(), 0.0, 1.0) if age > 40 else 0.0
-    head_hair = hair + grey * (np.array([0.20, 0.19, 0.178]) - hair)
+    head_hair = hair + 0.6 * grey * (np.array([0.20, 0.19, 0.178]) - hair)
     brow_hair = hair + 0.4 * grey * (np.array([0.22, 0.21, 0.20]) - hair)
     cover = [
         (mask.brows, np.clip((0.76 if man else 0.66) + 0.16 * normal(), 0.1, 0.95), brow_hair),
@@ -215,7 +218,7 @@ def paint(mesh: WholeMesh, mask: Masks, random: np.random.Generator) -> Array:
         (mask.hair, uniform(0.35, 0.95), head_hair),
     ]
     if man:
-        stubble = np.clip(0.14 + 0.17 * normal(), 0.0, 0.7)
+        stubble = np.clip(0.13 + 0.14 * normal(), 0.0, 0.6)
         shadow = 0.6 * head_hair + 0.4 * np.array([0.05, 0.055, 0.06])
         cover += [
             (mask.beard, stubble, shadow),

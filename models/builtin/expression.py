@@ -1,11 +1,11 @@
 """The ARKit expression shapes, each an action of skin over bone, eyeballs and teeth.
 
-Skin moves by handles: some fifty named points a side, whose displacements spread over the face by biharmonic weights (the
-bounded smooth surface of Botsch and Kobbelt, "An Intuitive Framework for Real-Time Freeform Modeling", SIGGRAPH 2004),
-computed once. The slit between the lips is a cut of the mesh, so lips part. Jaw shapes turn the lower handles about the
-condyles; lids slide on the eyeball; gaze turns the eyeball. What each action pulls where follows Ekman and Friesen,
-"Facial Action Coding System" (1978), and Apple's descriptions of ARFaceAnchor.BlendShapeLocation; amounts are millimetres at
-full activation.
+Skin moves by handles: some fifty named points a side, whose displacements spread over the face by biharmonic
+weights (the bounded smooth surface of Botsch and Kobbelt, "An Intuitive Framework for Real-Time Freeform
+Modeling", SIGGRAPH 2004), computed once. The slit between the lips is a cut of the mesh, so lips part. Jaw
+shapes turn the lower handles about the condyles; lids slide on the eyeball; gaze turns the eyeball. What each
+action pulls where follows Ekman and Friesen, "Facial Action Coding System" (1978), and Apple's descriptions
+of ARFaceAnchor.BlendShapeLocation; amounts are millimetres at full activation.
 """
 
 import numpy as np
@@ -18,12 +18,14 @@ from facefit.models.builtin.layout import EYE_SPOKES
 from facefit.models.builtin.parts import EYE_CENTRE, EYE_RADIUS
 from facefit.models.builtin.plane import Array
 
-# Condyle axis: just before the ear canal, at its height (the tragion lies about 25 mm under the eyes' height).
+# Condyle axis: just before the ear canal, at its height (the tragion lies about 25 mm under the eyes'
+# height).
 CONDYLE = np.array([0.0, -20.0, 8.0])
 JAW_OPEN_DEGREES = 22.0
 LIPS_TOUCH_MM = 0.08
 GAZE_DEGREES = {"Up": 25.0, "Down": 28.0, "In": 30.0, "Out": 30.0}
-# How much of the lips' motion each ring of the mouth's lining makes, and the jaw's share in it on the floor of the mouth.
+# How much of the lips' motion each ring of the mouth's lining makes, and the jaw's share in it on the floor
+# of the mouth.
 LINING_FOLLOW = (1.0, 0.98, 0.85, 0.5, 0.2, 0.05)
 LINING_FLOOR_SHARE = (1.0, 1.0, 1.0, 0.95, 0.85, 0.55)
 # How much of the lid's travel each loop around the opening makes, from the margin outwards.
@@ -37,8 +39,12 @@ class Rig:
         self.mesh, self.eye_loops, self.contact = mesh, eye_loops, contact
         self.skin = np.flatnonzero(mesh.parts == "skin")
         self.names = list(HANDLES)
-        half_lining = np.flatnonzero((mesh.parts == "mouth") & (np.arange(len(mesh.points)) < mesh.half_count))
-        self.lining = half_lining[: len(LINING_FOLLOW) * len(contact)].reshape(len(LINING_FOLLOW), len(contact))
+        half_lining = np.flatnonzero(
+            (mesh.parts == "mouth") & (np.arange(len(mesh.points)) < mesh.half_count)
+        )
+        self.lining = half_lining[: len(LINING_FOLLOW) * len(contact)].reshape(
+            len(LINING_FOLLOW), len(contact)
+        )
         self._spread = self._handle_weights()
 
     def _handle_weights(self) -> Array:
@@ -156,7 +162,9 @@ def expression_shapes(mesh: WholeMesh, eye_loops: list[Ints], mouth_loops: list[
 
 
 def _turned(points: Array, weight: Array, degrees: float) -> Array:
-    """Displacement when each point turns about the condyle axis by its share of an angle, opening downwards."""
+    """Displacement when each point turns about the condyle axis by its share of an angle, opening
+    downwards.
+    """
     angle = np.radians(degrees) * weight
     y, z = (points - CONDYLE)[:, 1], (points - CONDYLE)[:, 2]
     cos, sin = np.cos(angle), np.sin(angle)
@@ -164,7 +172,9 @@ def _turned(points: Array, weight: Array, degrees: float) -> Array:
 
 
 def with_lips_apart(mesh: WholeMesh, shape: Array, loops: list[Ints]) -> Array:
-    """The shape with lips that would cross moved apart until they just touch, each by half; rows further out by less."""
+    """The shape with lips that would cross moved apart until they just touch, each by half; rows further out
+    by less.
+    """
     half = len(loops[0]) // 2
     lining = np.flatnonzero((mesh.parts == "mouth") & (np.arange(len(mesh.points)) < mesh.half_count))
     inner = list(lining[: 2 * len(loops[0])].reshape(2, -1))
@@ -173,7 +183,11 @@ def with_lips_apart(mesh: WholeMesh, shape: Array, loops: list[Ints]) -> Array:
         moved = mesh.points + shape
         upper, lower = side[loops[0][:half]], side[loops[0][:half:-1]]
         deficit = np.maximum(LIPS_TOUCH_MM - (moved[upper, 1] - moved[lower, 1]), 0.0)
-        for loop, share in [*zip(loops, (1.0, 0.9, 0.7, 0.45, 0.2), strict=False), (inner[0], 1.0), (inner[1], 1.0)]:
+        for loop, share in [
+            *zip(loops, (1.0, 0.9, 0.7, 0.45, 0.2), strict=False),
+            (inner[0], 1.0),
+            (inner[1], 1.0),
+        ]:
             # On the midline both passes meet the same vertices; after the first nothing is left to do there.
             shape[side[loop[:half]], 1] += 0.5 * share * deficit
             shape[side[loop[:half:-1]], 1] -= 0.5 * share * deficit
@@ -187,7 +201,9 @@ def tongue_out(mesh: WholeMesh) -> Array:
 
 
 def _mouth_close(rig: Rig, jaw_open: Array) -> Array:
-    """Brings the lips together when added to jawOpen: the lower lip up by most of the way, the upper lip down by the rest."""
+    """Brings the lips together when added to jawOpen: the lower lip up by most of the way, the upper lip
+    down by the rest.
+    """
     contact = rig.contact
     half = len(contact) // 2
     drop = jaw_open[contact[-1]] - jaw_open[contact[0]]
@@ -208,7 +224,8 @@ def _mouth_close(rig: Rig, jaw_open: Array) -> Array:
     moves: dict[str, Move] = {n: (0.0, float(-drop[1] * s), float(-drop[2] * s)) for n, s in lower.items()}
     moves |= {n: (0.0, float(drop[1] * s), float(drop[2] * s)) for n, s in upper.items()}
     closed = rig.moved(moves, "both")
-    # Then exactly: what gap remains at each pair of contact vertices is shared by the two lips' rows around it.
+    # Then exactly: what gap remains at each pair of contact vertices is shared by the two lips' rows around
+    # it.
     total = jaw_open + closed
     remaining = np.zeros_like(closed)
     for i in range(half):
@@ -233,7 +250,9 @@ def _mouth_close(rig: Rig, jaw_open: Array) -> Array:
 
 
 def lid_motion(mesh: WholeMesh, loops: list[Ints], upper: float, lower: float) -> Array:
-    """Left lids sliding on the eyeball: 1 carries the upper margin onto the lower; `lower` raises the lower margin likewise."""
+    """Left lids sliding on the eyeball: 1 carries the upper margin onto the lower; `lower` raises the lower
+    margin likewise.
+    """
     moved = np.zeros_like(mesh.points)
     half = EYE_SPOKES // 2
     top = np.arange(1, half)
@@ -260,7 +279,9 @@ def _aim(points: Array) -> Array:
 
 
 def _slide(points: Array, moved: Array, vertices: Ints, travel: Array) -> None:
-    """Turn points about the eyeball's centre by a change of direction, never nearer to it than before or than a lid's thickness."""
+    """Turn points about the eyeball's centre by a change of direction, never nearer to it than before or
+    than a lid's thickness.
+    """
     ray = points[vertices] - EYE_CENTRE
     radius = np.linalg.norm(ray, axis=1, keepdims=True)
     aim = ray / radius + travel

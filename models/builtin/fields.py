@@ -1,4 +1,6 @@
-"""Displacement fields on the left half of the mean head: what one millimetre of each dimension moves, and free-form waves."""
+"""Displacement fields on the left half of the mean head: what one millimetre of each dimension moves, and
+free-form waves.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from facefit.models.builtin.plane import Array
+from facefit.models.builtin.plane import Array, Names
 
 
 @dataclass(frozen=True)
 class Field:
-    """Displacement (half vertices, 3) per unit of a named dimension. `odd`: the right half moves oppositely."""
+    """Displacement (half vertices, 3) per unit of a named dimension. `odd`: the right half moves
+    oppositely.
+    """
 
     name: str
     displacement: Array
@@ -29,8 +33,10 @@ def rise(value: Array, start: float, end: float) -> Array:
     return t * t * t * (t * (6.0 * t - 15.0) + 10.0)
 
 
-def dimension_fields(points: Array, parts: Array) -> list[Field]:
-    """One field per dimension of `population.DIMENSIONS`, each normalised so that the dimension changes by 1 mm."""
+def dimension_fields(points: Array, parts: Names) -> list[Field]:
+    """One field per dimension of `population.DIMENSIONS`, each normalised so that the dimension changes by 1
+    mm.
+    """
     x, y, z = points.T
     front = rise(z, 10.0, 75.0)
     nose = np.maximum.reduce(
@@ -76,7 +82,9 @@ def dimension_fields(points: Array, parts: Array) -> list[Field]:
         "chin_height": along("y", -rise(y, -82.0, -112.0) * rise(z, 5.0, 70.0)),
         "mandible_depth": along("z", jaw * rise(z, 15.0, 85.0)),
         "maxilla_depth": along("z", bump(points, (0, -52, 100), (38, 24, 34))),
-        "face_flatness": along("z", front * np.clip(x / 60.0, 0, 1.2) ** 2 * bump(points, (0, -30, 60), (200, 60, 60))),
+        "face_flatness": along(
+            "z", front * np.clip(x / 60.0, 0, 1.2) ** 2 * bump(points, (0, -30, 60), (200, 60, 60))
+        ),
         "chin_projection": along("z", bump(points, (0, -104, 99), (20, 13, 18))),
         "gonial_height": along("y", bump(points, (60, -82, 28), (22, 26, 30))),
         "interpupillary": along("x", 0.5 * (bump(points, (32, 2, 80), (20, 20, 30)) * 1.0)),
@@ -159,7 +167,8 @@ def dimension_fields(points: Array, parts: Array) -> list[Field]:
         [np.clip((points[ear, 0] - 74.0) / 17.0, 0, 1.2), *np.zeros((2, ear.sum()))], axis=1
     )
     result = [Field(name, moved) for name, moved in fields.items()]
-    # Differences between the sides: Ferrario et al., "Asymmetry of the face in young adults" (Clin. Anat. 2001): 1 to 3 mm.
+    # Differences between the sides: Ferrario et al., "Asymmetry of the face in young adults" (Clin. Anat.
+    # 2001): 1 to 3 mm.
     odd: dict[str, Array] = {
         "nose_deviation": along("x", nose * np.clip((2.0 - y) / 36.0, 0, 1.2)),
         "chin_deviation": along("x", rise(y, -55.0, -112.0) * rise(z, -10.0, 60.0)),
@@ -186,8 +195,8 @@ def _outward_flat(points: Array, weight: Array) -> Array:
     return np.asarray(weight[:, None] * away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1.0))
 
 
-# Free-form variation: wavelength-like reach (mm) and standard deviation (mm) outward and along the surface. Set so that
-# the remaining variation of measured heads about the named dimensions is matched scale by scale.
+# Free-form variation: wavelength-like reach (mm) and standard deviation (mm) outward and along the surface.
+# Set so that the remaining variation of measured heads about the named dimensions is matched scale by scale.
 FREE_FORM: list[tuple[float, float, float, Callable[[Array], Array]]] = [
     (60.0, 1.4, 0.9, lambda p: np.ones(len(p))),
     (32.0, 1.15, 0.75, lambda p: rise(p[:, 2], -20.0, 40.0)),
@@ -201,8 +210,10 @@ FREE_FORM: list[tuple[float, float, float, Callable[[Array], Array]]] = [
 ODD_SHARE = 0.30  # of the free-form variance
 
 
-def free_form_fields(points: Array, parts: Array) -> tuple[Array, Array]:
-    """Even and odd fields, each with a standard normal coefficient: Gaussian waves at evenly spread centres."""
+def free_form_fields(points: Array, parts: Names) -> tuple[Array, Array]:
+    """Even and odd fields, each with a standard normal coefficient: Gaussian waves at evenly spread
+    centres.
+    """
     even, odd = [], []
     skin = points[parts == "skin"]
     for reach, outward, sideways, where in FREE_FORM:

@@ -1,21 +1,22 @@
 """Measured figures of the average adult face: the one table the mean shape is set from.
 
 Millimetres, subject's left half, model frame: x to the subject's left, y up, z out of the nose; the origin is
-midway between the ears at the height of the eyeball centres. Every figure is a *distance along an axis at a chosen
-station* (a section height, an angle, an arc fraction), rounded to 0.1 mm; no vertex, triangle or index of any scan or
-model is here, and the stations are ours.
+midway between the ears at the height of the eyeball centres. Every figure is a *distance along an axis at a
+chosen station* (a section height, an angle, an arc fraction), rounded to 0.1 mm; no vertex, triangle or index
+of any scan or model is here, and the stations are ours.
 
-Sources. Head and face dimensions between the sexes: L. G. Farkas (ed.), "Anthropometry of the Head and Face", 2nd ed.,
-Raven Press 1994; NIOSH head-and-face survey (Zhuang and Bradtmiller, J. Occup. Environ. Hyg. 2, 2005); eyeball: Bekerman et
-al., J. Ophthalmol. 2014 (axial length 22.0 to 24.8 mm), interpupillary distance: Dodgson, SPIE 5291, 2004 (mean 63 mm).
-Depth profiles between those dimensions (no survey publishes them): read with a ruler, section by section, off the
-average head of ICT-FaceKit (MIT licence; Li et al., "Learning Formation of Physically-Based Face Attributes", CVPR 2020).
+Sources. Head and face dimensions between the sexes: L. G. Farkas (ed.), "Anthropometry of the Head and Face",
+2nd ed., Raven Press 1994; NIOSH head-and-face survey (Zhuang and Bradtmiller, J. Occup. Environ. Hyg. 2,
+2005); eyeball: Bekerman et al., J. Ophthalmol. 2014 (axial length 22.0 to 24.8 mm), interpupillary distance:
+Dodgson, SPIE 5291, 2004 (mean 63 mm). Depth profiles between those dimensions (no survey publishes them):
+read with a ruler, section by section, off the average head of ICT-FaceKit (MIT licence; Li et al., "Learning
+Formation of Physically-Based Face Attributes", CVPR 2020).
 """
 
 import numpy as np
 
-# Horizontal sections: radius from the vertical axis (x = 0, z = 0) at a height and an angle from straight ahead.
-# nan: the station lies on the eye, nose, mouth or ear, which have tables of their own below.
+# Horizontal sections: radius from the vertical axis (x = 0, z = 0) at a height and an angle from straight
+# ahead. nan: the station lies on the eye, nose, mouth or ear, which have tables of their own below.
 _ = np.nan
 SECTION_ANGLES_DEG = [10, 20, 30, 40, 50, 60, 75, 90, 110, 130, 155, 180]
 SECTIONS: dict[float, list[float]] = {

@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facefit.models.builtin.albedo import albedo_modes
 from facefit.models.builtin.expression import expression_shapes
@@ -19,8 +20,8 @@ IDENTITY_MODES, ALBEDO_MODES = 80, 30
 def generate() -> dict[str, np.ndarray]:
     """Every array of the model, by name: see `facefit.models.builtin`.
 
-    Millimetres; x to the subject's left, y up, z out of the nose; the origin lies midway between the ears at the height of the
-    eyeball centres. Takes about a minute.
+    Millimetres; x to the subject's left, y up, z out of the nose; the origin lies midway between the ears at
+    the height of the eyeball centres. Takes about a minute.
     """
     head = build_head()
     mesh, loops = head.mesh, head.layout.loops
@@ -42,12 +43,14 @@ def generate() -> dict[str, np.ndarray]:
         "albedo_mean": both_sides(albedo.mean[None], np.array([False]), mesh, np.ones(3))[0],
         "landmark_triangles": embedding[0].astype(np.int32),
         "landmark_barycentric": embedding[1].astype(np.float32),
-        **{f"region_{name}": members for name, members in regions(mesh, {"lips": border}).items()},
+        **{f"region_{name}": members for name, members in regions(mesh, border).items()},
     }
 
 
-def both_sides(modes: Array, is_odd: Array, mesh: WholeMesh, reflection: Array) -> np.ndarray:
-    """Modes over the half mesh continued to the whole: mirrored where even, mirrored and negated where odd."""
+def both_sides(modes: Array, is_odd: NDArray[np.bool_], mesh: WholeMesh, reflection: Array) -> np.ndarray:
+    """Modes over the half mesh continued to the whole: mirrored where even, mirrored and negated where
+    odd.
+    """
     whole = np.zeros((len(modes), len(mesh.points), 3), dtype=np.float32)
     whole[:, : mesh.half_count] = modes
     right = np.arange(mesh.half_count, len(mesh.points))

@@ -1,4 +1,6 @@
-"""A growing half mesh: vertices, triangles with their texture corners, and the name of the part each vertex belongs to."""
+"""A growing half mesh: vertices, triangles with their texture corners, and the name of the part each vertex
+belongs to.
+"""
 
 from dataclasses import dataclass, field
 
@@ -27,7 +29,9 @@ class HalfMesh:
         return np.arange(start, len(self.points))
 
     def add_triangles(self, triangles: Ints, corners: dict[int, int] | Ints, uv: Array) -> None:
-        """Triangles whose vertex v has its texture corner at `uv[corners[v]]` in an island of these triangles' own."""
+        """Triangles whose vertex v has its texture corner at `uv[corners[v]]` in an island of these
+        triangles' own.
+        """
         lookup = np.full(len(self.points), -1, dtype=np.int64)
         items = (
             corners
@@ -47,7 +51,9 @@ class HalfMesh:
         cap: int | None = None,
         cap_uv: Array | None = None,
     ) -> None:
-        """Bands between successive loops of equal length, wound to continue the mesh at the first; optionally capped by a vertex."""
+        """Bands between successive loops of equal length, wound to continue the mesh at the first;
+        optionally capped by a vertex.
+        """
         first = loops[0]
         steps = len(first) if closed else len(first) - 1
         i = np.arange(steps)

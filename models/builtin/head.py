@@ -7,7 +7,7 @@ import scipy.sparse as sparse
 
 from facefit.models.builtin import parts
 from facefit.models.builtin.halfmesh import HalfMesh, Ints, WholeMesh, mirrored
-from facefit.models.builtin.layout import HalfLayout, build_half
+from facefit.models.builtin.layout import NECK_HEIGHT, HalfLayout, build_half
 from facefit.models.builtin.plane import UNITS_PER_RADIAN, Array, direction_of_plane, plane_of_direction
 from facefit.models.builtin.surface import SkinInterpolant, control_net
 
@@ -28,6 +28,7 @@ def build_head() -> Head:
     points = skin(layout.directions)
     points[layout.directions[:, 0] == 0.0, 0] = 0.0
     points = faired(points, layout)
+    points[layout.loops["neck"][0], 1] = NECK_HEIGHT
     _close_lips(points, layout.loops["mouth"][0])
     mesh = HalfMesh()
     mesh.add_vertices(points, "skin")
@@ -44,7 +45,7 @@ def build_head() -> Head:
     parts.add_mouth(mesh, loops["mouth"][0], np.array([0.5, 0.07, 0.06]))
     parts.add_teeth(mesh, np.array([0.62, 0.16, 0.10]), upper=True)
     parts.add_teeth(mesh, np.array([0.62, 0.08, 0.10]), upper=False)
-    parts.add_tongue(mesh, np.array([0.5, 0.975, 0.02]))
+    parts.add_tongue(mesh, np.array([0.76, 0.05, 0.05]))
     parts.add_eyeball(mesh, np.array([0.90, 0.92, 0.07]))
     parts.add_ear(mesh, loops["ear"][0], np.array([0.91, 0.09, 0.08]))
     return Head(mirrored(mesh, mesh.uv * np.array([-1.0, 1.0]) + np.array([1.0, 0.0])), layout, plane)
@@ -53,8 +54,9 @@ def build_head() -> Head:
 def faired(points: Array, layout: HalfLayout) -> Array:
     """Skin smoothed a little, more at the corners of mouth and eye, where the figures' curves run together.
 
-    Taubin's two-step smoothing ("A Signal Processing Approach to Fair Surface Design", SIGGRAPH 1995), which does not
-    shrink, and plain averaging at the corners; lid margins, lip contact, nostril rims, ear base and neck border stay.
+    Taubin's two-step smoothing ("A Signal Processing Approach to Fair Surface Design", SIGGRAPH 1995), which
+    does not shrink, and plain averaging at the corners; lid margins, lip contact, nostril rims, ear base and
+    neck border stay.
     """
     triangles = layout.triangles
     i, j = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).T
@@ -70,7 +72,8 @@ def faired(points: Array, layout: HalfLayout) -> Array:
         strength[layout.loops[name][0]] = corners[layout.loops[name][0]] = 0.0
     nose = np.exp(-0.5 * (np.linalg.norm(points - np.array([10.0, -40.0, 106.0]), axis=1) / 12.0) ** 2)
     strength *= 1.0 - 0.8 * nose
-    # On the midline the other half's neighbours are the mirror images: only y and z of the mean count, x stays 0.
+    # On the midline the other half's neighbours are the mirror images: only y and z of the mean count, x
+    # stays 0.
     mean_of = sparse.diags(1.0 / np.asarray(neighbours.sum(axis=1)).ravel()) @ neighbours
     for _ in range(6):
         for step in (0.5, -0.52):
@@ -90,15 +93,21 @@ def _close_lips(points: Array, contact: Ints) -> None:
 
 
 def _front_chart(plane: Array) -> Array:
-    """Azimuthal chart of the head's front and sides, radially compressed so that the face has the most texels."""
+    """Azimuthal chart of the head's front and sides, radially compressed so that the face has the most
+    texels.
+    """
     angle = np.linalg.norm(plane, axis=1, keepdims=True) / UNITS_PER_RADIAN
     full = BACK_ISLAND_FROM_RADIANS + 0.15
     reach = (angle / (1.0 + 0.30 * angle)) / (full / (1.0 + 0.30 * full))
-    return np.array([0.5, 0.585]) + 0.41 * reach * plane / np.maximum(UNITS_PER_RADIAN * angle, 1e-9)
+    return np.asarray(
+        np.array([0.5, 0.585]) + 0.41 * reach * plane / np.maximum(UNITS_PER_RADIAN * angle, 1e-9)
+    )
 
 
 def _back_chart(plane: Array) -> Array:
-    """Azimuthal chart of the back of the head, seen from behind, on an island of its own below the front chart."""
+    """Azimuthal chart of the back of the head, seen from behind, on an island of its own below the front
+    chart.
+    """
     away = plane_of_direction(direction_of_plane(plane) * np.array([1.0, 1.0, -1.0]))
     return np.array([0.5, 0.195]) + 0.045 / (np.pi - BACK_ISLAND_FROM_RADIANS + 0.2) * away / UNITS_PER_RADIAN
 

@@ -1,19 +1,21 @@
 """Identity modes: sampled anthropometry plus smooth individual variation, reduced by principal components.
 
-A person is drawn as sex, age, ancestry mix, size and weight, then some forty dimensions around the group's mean, then
-free-form smooth variation of several wavelengths. Each dimension acts on the mean head as a displacement field (per
-millimetre of the dimension). The whole is linear in the drawn numbers, so that principal components of the drawn
-heads are exact in the space of the fields.
+A person is drawn as sex, age, ancestry mix, size and weight, then some forty dimensions around the group's
+mean, then free-form smooth variation of several wavelengths. Each dimension acts on the mean head as a
+displacement field (per millimetre of the dimension). The whole is linear in the drawn numbers, so that
+principal components of the drawn heads are exact in the space of the fields.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
 from facefit.models.builtin.fields import Field, dimension_fields, free_form_fields
 from facefit.models.builtin.halfmesh import WholeMesh
-from facefit.models.builtin.plane import Array
+from facefit.models.builtin.parts import EYE_CENTRE, EYE_RADIUS
+from facefit.models.builtin.plane import Array, Names
 from facefit.models.builtin.population import draw_people
 
 SAMPLES = 20_000
@@ -21,10 +23,12 @@ SAMPLES = 20_000
 
 @dataclass(frozen=True)
 class IdentityModes:
-    """Modes over the half mesh, in standard deviations, by falling variance; odd ones change sign across the midline."""
+    """Modes over the half mesh, in standard deviations, by falling variance; odd ones change sign across the
+    midline.
+    """
 
     modes: Array
-    is_odd: Array
+    is_odd: NDArray[np.bool_]
     share: float
     """Part of the face's drawn variance that the modes hold."""
 
@@ -64,7 +68,8 @@ def identity_modes(mesh: WholeMesh, count: int, seed: int = 11) -> IdentityModes
 
 
 def compact(flat: Array) -> tuple[Array, Array]:
-    """Rows of `flat` in few orthonormal coordinates: (coordinates, back), flat = coordinates @ basis, basis = back @ flat.
+    """Rows of `flat` in few orthonormal coordinates: (coordinates, back), flat = coordinates @ basis, basis =
+    back @ flat.
 
     From the small Gram matrix of the rows, not from the tall matrix itself: seconds instead of minutes.
     """
@@ -74,19 +79,23 @@ def compact(flat: Array) -> tuple[Array, Array]:
     return turn[:, kept] * scale, (turn[:, kept] / scale).T
 
 
-def _columns(fields: list[Field], drawn: dict[str, Array], half: Array, parts: Array) -> tuple[Array, Array]:
+def _columns(fields: list[Field], drawn: dict[str, Array], half: Array, parts: Names) -> tuple[Array, Array]:
     scores = np.stack([drawn[f.name] - drawn[f.name].mean() for f in fields], axis=1)
     return np.stack([f.displacement for f in fields]), scores
 
 
-def importance(points: Array, parts: Array) -> Array:
-    """Weight of a vertex in the principal components: the face counts fully, hair cap, neck and hidden parts little."""
+def importance(points: Array, parts: Names) -> Array:
+    """Weight of a vertex in the principal components: the face counts fully, hair cap, neck and hidden parts
+    little.
+    """
     front = 1.0 / (1.0 + np.exp(-(points[:, 2] - 20.0) / 10.0))
     low = 1.0 / (1.0 + np.exp(-(points[:, 1] + 122.0) / 6.0))
     high = 1.0 / (1.0 + np.exp((points[:, 1] - 85.0) / 8.0))
     weight = 0.06 + 0.94 * front * low * high
     weight[parts == "ear"] = 0.12
-    weight[np.isin(parts, ["mouth", "tongue", "upper_teeth", "lower_teeth", "nostril", "lid_lining", "eyeball"])] = 0.03
+    weight[
+        np.isin(parts, ["mouth", "tongue", "upper_teeth", "lower_teeth", "nostril", "lid_lining", "eyeball"])
+    ] = 0.03
     return np.asarray(weight)
 
 
@@ -117,10 +126,8 @@ def remove_rigid(fields: Array, points: Array, weight: Array, odd: bool) -> Arra
     return np.asarray(fields - np.tensordot(amount, motions, axes=1))
 
 
-def follow_eyeball(fields: Array, points: Array, parts: Array) -> Array:
+def follow_eyeball(fields: Array, points: Array, parts: Names) -> Array:
     """Eyeballs move as rigid spheres, and lids keep their distance to them (to first order)."""
-    from facefit.models.builtin.parts import EYE_CENTRE, EYE_RADIUS
-
     ray = points - EYE_CENTRE
     distance = np.linalg.norm(ray, axis=1)
     ray = ray / distance[:, None]

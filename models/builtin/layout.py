@@ -1,9 +1,10 @@
-"""Mesh of the skin: loops of vertices around eyes, mouth, nostrils, ears and neck, and an even filling between them.
+"""Mesh of the skin: loops of vertices around eyes, mouth, nostrils, ears and neck, and an even filling
+between them.
 
-Everything is laid out on the left half of the parameter sphere and mirrored, so the mesh is symmetric by construction.
-The filling is a Poisson-disc sample relaxed by springs whose lengths are measured on the *surface* (after Persson and
-Strang, "A Simple Mesh Generator in MATLAB", SIAM Review 46, 2004); its triangulation is the convex hull of the directions,
-which is the spherical Delaunay triangulation.
+Everything is laid out on the left half of the parameter sphere and mirrored, so the mesh is symmetric by
+construction. The filling is a Poisson-disc sample relaxed by springs whose lengths are measured on the
+*surface* (after Persson and Strang, "A Simple Mesh Generator in MATLAB", SIAM Review 46, 2004); its
+triangulation is the convex hull of the directions, which is the spherical Delaunay triangulation.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from scipy.interpolate import CubicSpline
 from scipy.spatial import ConvexHull, cKDTree
 
 from facefit.models.builtin import figures
+from facefit.models.builtin.parts import EAR_CENTRE, ear_axes
 from facefit.models.builtin.plane import (
     VIEWPOINT,
     Array,
@@ -51,7 +53,9 @@ def curve_points(curve: Array, count: int) -> Array:
 
 
 def eye_rings() -> list[Array]:
-    """Plane loops around the left lid opening, from the margin outwards: inner corner, upper lid, outer corner, lower lid."""
+    """Plane loops around the left lid opening, from the margin outwards: inner corner, upper lid, outer
+    corner, lower lid.
+    """
     upper = plane_of_point(np.array(figures.UPPER_LID))
     lower = plane_of_point(np.array([figures.UPPER_LID[-1], *figures.LOWER_LID, figures.UPPER_LID[0]]))
     half = EYE_SPOKES // 2
@@ -65,7 +69,9 @@ def eye_rings() -> list[Array]:
 
 
 def mouth_rings() -> list[Array]:
-    """Open plane loops (midline above, corner, midline below) from lip contact over the vermilion border outwards."""
+    """Open plane loops (midline above, corner, midline below) from lip contact over the vermilion border
+    outwards.
+    """
     across = np.sin(np.linspace(0.0, 0.5 * np.pi, MOUTH_HALF_SPOKES + 1)) ** 0.92
     corner = plane_of_point(np.array(figures.LIP_CONTACT[-1:]))[0]
     rings = []
@@ -106,8 +112,6 @@ def nostril_rings() -> list[Array]:
 def ear_ring() -> Array:
     """Plane loop where the ear grows out of the head."""
     turn = -2.0 * np.pi * np.arange(EAR_SPOKES) / EAR_SPOKES
-    from facefit.models.builtin.parts import EAR_CENTRE, ear_axes
-
     along, back, _ = ear_axes()
     reach_back = np.where(np.cos(turn) > 0, 7.0, 12.0)
     reach_up = np.where(np.sin(turn) > 0, 23.0, 25.0)
@@ -146,7 +150,7 @@ def edge_length_mm(points: Array) -> Array:
         distance = np.linalg.norm(points - centre, axis=1)
         wanted = np.minimum(wanted, size + 0.075 * np.maximum(distance - reach, 0.0))
     broad = 3.7 + 0.075 * np.maximum(40.0 - points[:, 2], 0.0) + 0.05 * np.maximum(points[:, 1] - 60.0, 0.0)
-    return np.minimum(wanted, np.minimum(broad, 12.0))
+    return np.asarray(np.minimum(wanted, np.minimum(broad, 12.0)))
 
 
 def inside_polygon(loop: Array, points: Array) -> NDArray[np.bool_]:
@@ -162,7 +166,7 @@ def _offset(loop: Array, distance: float, open_ended: bool = False) -> Array:
     if open_ended:
         mirrored = loop[::-1][1:-1] * np.array([-1.0, 1.0])
         closed = np.concatenate([loop, mirrored])
-        return _offset(closed, distance)[: len(loop)] * np.array([1.0, 1.0])
+        return np.asarray(_offset(closed, distance)[: len(loop)] * np.array([1.0, 1.0]))
     tangent = np.roll(loop, -1, axis=0) - np.roll(loop, 1, axis=0)
     normal = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
@@ -210,7 +214,9 @@ def build_half(skin: SkinInterpolant) -> HalfLayout:
 
 
 def _band(points: Array, outer: Ints, inner: Ints, closed: bool) -> Ints:
-    """Quads between two loops as triangles, split along the shorter diagonal, counter-clockwise from outside."""
+    """Quads between two loops as triangles, split along the shorter diagonal, counter-clockwise from
+    outside.
+    """
     i = np.arange(len(outer) if closed else len(outer) - 1)
     j = (i + 1) % len(outer)
     a, b, c, d = outer[i], outer[j], inner[j], inner[i]
@@ -228,7 +234,7 @@ def hole_tests(
     rings: dict[str, list[Array]], outermost: bool = False
 ) -> list[Callable[[Array], NDArray[np.bool_]]]:
     """Point-in-hole tests in the plane, for the innermost loop of each feature or the outermost."""
-    tests = []
+    tests: list[Callable[[Array], NDArray[np.bool_]]] = []
     for name, group in rings.items():
         loop = group[-1 if outermost else 0]
         if name in ("mouth", "neck"):
@@ -247,7 +253,7 @@ def _fill(skin: SkinInterpolant, rings: dict[str, list[Array]], fixed: Array, se
 
     def admissible(directions: Array) -> NDArray[np.bool_]:
         plane = plane_of_direction(directions)
-        return ~np.any([inside(plane) for inside in outside], axis=0)
+        return np.asarray(~np.any([inside(plane) for inside in outside], axis=0))
 
     midline = _midline(skin, fixed, outside)
     candidates = sphere[sphere[:, 0] > 0.0]
@@ -331,11 +337,13 @@ def _relax(
     smallest = 0.6 * wanted[len(fixed) :] / distance
     moved[~on_midline, 0] = np.maximum(moved[~on_midline, 0], smallest[~on_midline])
     # Rounding keeps the choice of triangles the same on machines whose last bits differ.
-    return np.round(moved / np.linalg.norm(moved, axis=1, keepdims=True), 9)
+    return np.asarray(np.round(moved / np.linalg.norm(moved, axis=1, keepdims=True), 9))
 
 
 def _triangulate(directions: Array) -> Ints:
-    """Spherical Delaunay triangles of the half, counter-clockwise from outside; the mirrored half keeps the seam straight."""
+    """Spherical Delaunay triangles of the half, counter-clockwise from outside; the mirrored half keeps the
+    seam straight.
+    """
     off = np.flatnonzero(directions[:, 0] > 0.0)
     both = np.concatenate([directions, directions[off] * np.array([-1.0, 1.0, 1.0])])
     triangles = ConvexHull(both).simplices.astype(np.int64)

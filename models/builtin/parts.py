@@ -4,7 +4,7 @@ import numpy as np
 
 from facefit.models.builtin import figures
 from facefit.models.builtin.halfmesh import HalfMesh, Ints
-from facefit.models.builtin.plane import Array, plane_of_point
+from facefit.models.builtin.plane import Array
 
 EAR_CENTRE = np.array([73.0, -22.0, -5.0])
 EYE_CENTRE = np.array(figures.EYEBALL_CENTRE)
@@ -17,7 +17,9 @@ TEETH_COLUMNS = 22  # three to a tooth: incisors to second molar
 
 
 def ear_axes() -> tuple[Array, Array, Array]:
-    """Unit vectors of the left ear: up along its long axis (leaning back 15 degrees), back, and out of the head."""
+    """Unit vectors of the left ear: up along its long axis (leaning back 15 degrees), back, and out of the
+    head.
+    """
     lean = np.radians(15.0)
     along = np.array([0.0, np.cos(lean), -np.sin(lean)])
     back = np.array([0.0, -np.sin(lean), -np.cos(lean)])
@@ -25,7 +27,9 @@ def ear_axes() -> tuple[Array, Array, Array]:
 
 
 def add_inner_lids(mesh: HalfMesh, margin: Ints, plane_uv: Array) -> None:
-    """Lid thickness and the lining that slides on the eyeball, inside the lid opening of the skin's texture chart."""
+    """Lid thickness and the lining that slides on the eyeball, inside the lid opening of the skin's texture
+    chart.
+    """
     front = mesh.points[margin]
     aim = front - EYE_CENTRE
     aim /= np.linalg.norm(aim, axis=1, keepdims=True)
@@ -44,7 +48,9 @@ def add_inner_lids(mesh: HalfMesh, margin: Ints, plane_uv: Array) -> None:
 
 
 def add_eyeball(mesh: HalfMesh, island: Array) -> None:
-    """Sphere with a cornea, its pole looking straight ahead; `island` is (u, v, radius) of its texture disc."""
+    """Sphere with a cornea, its pole looking straight ahead; `island` is (u, v, radius) of its texture
+    disc.
+    """
     angles = np.concatenate(
         [
             np.linspace(0.0, PUPIL_ANGLE, 3)[1:],
@@ -86,7 +92,9 @@ def add_nostril(mesh: HalfMesh, rim: Ints, plane_uv: Array) -> None:
 
 
 def add_mouth(mesh: HalfMesh, contact: Ints, island: Array) -> None:
-    """Inner lips and a pouch behind them, half of it; `island` is (u, v, radius) with the midline vertical at u."""
+    """Inner lips and a pouch behind them, half of it; `island` is (u, v, radius) with the midline vertical
+    at u.
+    """
     start = mesh.points[contact]
     count = len(contact)
     turn = np.pi * np.arange(count) / (count - 1)  # midline above, corner, midline below
@@ -113,7 +121,9 @@ def add_mouth(mesh: HalfMesh, contact: Ints, island: Array) -> None:
 
 
 def add_teeth(mesh: HalfMesh, island: Array, upper: bool) -> None:
-    """One dental arch, half of it: gum, crowns, biting edge. Arch form: ellipse 54 mm wide (Raberin et al., AJO-DO 104, 1993)."""
+    """One dental arch, half of it: gum, crowns, biting edge. Arch form: ellipse 54 mm wide (Raberin et al.,
+    AJO-DO 104, 1993).
+    """
     turn = np.linspace(0.0, np.radians(74.0), TEETH_COLUMNS)
     edge, sign, inset = (-71.0, 1.0, 0.0) if upper else (-70.6, -1.0, 2.6)
     between = (np.arange(TEETH_COLUMNS) % 3 == 0).astype(float)
@@ -139,14 +149,25 @@ def add_teeth(mesh: HalfMesh, island: Array, upper: bool) -> None:
 
 
 def add_tongue(mesh: HalfMesh, island: Array) -> None:
-    """Half a tongue, lying behind the lower teeth: rings from the tip back, each from the midline above round to below."""
+    """Half a tongue, lying behind the lower teeth: rings from the tip back, each from the midline above
+    round to below.
+    """
     turn = np.linspace(0.0, np.pi, 9)
     chart = np.stack([np.sin(turn), np.cos(turn)], axis=1)
     loops, charts = [], []
-    stations = ((90.0, 4.5, 2.2, -74.6), (87.0, 9.5, 3.8, -74.4), (82.0, 13.5, 5.0, -74.0), (74.0, 16.5, 6.5, -73.6))
-    for k, (z, width, thickness, height) in enumerate((*stations, (64.0, 18.0, 8.0, -74.0), (54.0, 17.0, 9.0, -77.0))):
+    stations = (
+        (90.0, 4.5, 2.2, -74.6),
+        (87.0, 9.5, 3.8, -74.4),
+        (82.0, 13.5, 5.0, -74.0),
+        (74.0, 16.5, 6.5, -73.6),
+    )
+    for k, (z, width, thickness, height) in enumerate(
+        (*stations, (64.0, 18.0, 8.0, -74.0), (54.0, 17.0, 9.0, -77.0))
+    ):
         groove = 0.8 * np.exp(-((np.sin(turn) / 0.25) ** 2)) * (np.cos(turn) > 0)
-        ring = np.stack([width * np.sin(turn), height + thickness * np.cos(turn) - groove, np.full(9, z)], axis=1)
+        ring = np.stack(
+            [width * np.sin(turn), height + thickness * np.cos(turn) - groove, np.full(9, z)], axis=1
+        )
         ring[[0, -1], 0] = 0.0
         loops.append(mesh.add_vertices(ring, "tongue"))
         charts.append(island[:2] + island[2] * (k + 1) / 6.0 * chart)
@@ -175,7 +196,7 @@ def add_ear(mesh: HalfMesh, base: Ints, island: Array) -> None:
 
     def placed(flat: Array, height: Array) -> Array:
         lateral = slope[0] + flat @ slope[1:] + height
-        return EAR_CENTRE + flat[:, :1] * back + flat[:, 1:] * along + lateral[:, None] * out
+        return np.asarray(EAR_CENTRE + flat[:, :1] * back + flat[:, 1:] * along + lateral[:, None] * out)
 
     rim = ear_height(outline)
     behind = [placed(heart + k * (outline - heart), f * rim) for k, f in ((0.84, 0.45), (0.96, 0.80))]
@@ -205,7 +226,9 @@ def ear_outline(turn: Array) -> Array:
 
 
 def ear_height(flat: Array) -> Array:
-    """How far the auricle's plane stands off the head: nothing at the cheek, most at the back and above the middle."""
+    """How far the auricle's plane stands off the head: nothing at the cheek, most at the back and above the
+    middle.
+    """
     t = np.clip((flat[:, 0] + 12.0) / 30.0, 0.0, 1.0)
     return (
         0.6
@@ -215,11 +238,15 @@ def ear_height(flat: Array) -> Array:
 
 
 def ear_relief(flat: Array, outline: Array) -> Array:
-    """Helix, scapha, antihelix with its two crura, concha, tragus and antitragus: height over the auricle's plane."""
+    """Helix, scapha, antihelix with its two crura, concha, tragus and antitragus: height over the auricle's
+    plane.
+    """
     back, up = flat.T
 
     def hill(centre: tuple[float, float], reach: tuple[float, float]) -> Array:
-        return np.exp(-0.5 * (((back - centre[0]) / reach[0]) ** 2 + ((up - centre[1]) / reach[1]) ** 2))
+        return np.asarray(
+            np.exp(-0.5 * (((back - centre[0]) / reach[0]) ** 2 + ((up - centre[1]) / reach[1]) ** 2))
+        )
 
     def ridge(path: list[tuple[float, float]], reach: float) -> Array:
         line = np.array(path, dtype=np.float64)
@@ -227,7 +254,7 @@ def ear_relief(flat: Array, outline: Array) -> Array:
         relative = flat[:, None] - start
         share = np.clip((relative * step).sum(-1) / (step * step).sum(-1), 0.0, 1.0)
         distance = np.linalg.norm(relative - share[..., None] * step, axis=2).min(axis=1)
-        return np.exp(-0.5 * (distance / reach) ** 2)
+        return np.asarray(np.exp(-0.5 * (distance / reach) ** 2))
 
     edge = np.linalg.norm(flat[:, None] - outline[None], axis=2).min(axis=1)
     rolled = np.clip((up + 16.0) / 10.0, 0.0, 1.0) * np.clip((back + 9.0) / 6.0, 0.0, 1.0)
@@ -238,7 +265,7 @@ def ear_relief(flat: Array, outline: Array) -> Array:
         ridge([(6.0, 12.0), (6.0, 20.0)], 2.2), ridge([(6.0, 12.0), (-2.0, 14.5), (-8.0, 14.0)], 2.0)
     )
     concha = np.maximum(hill((-2.5, -5.0), (6.0, 6.5)), 0.75 * hill((-2.0, 7.5), (5.5, 3.5)))
-    return (
+    return np.asarray(
         3.2 * helix
         + 2.0 * crus
         + 3.4 * np.maximum(antihelix, 0.8 * crura)

@@ -1,12 +1,13 @@
 """Who is drawn: sex, age, ancestry, size and weight, and the standard deviations of some sixty dimensions.
 
-Sources: L. G. Farkas (ed.), "Anthropometry of the Head and Face" (1994), adults by sex; Farkas et al., "International
-Anthropometric Study of Facial Morphology in Various Ethnic Groups/Races", J. Craniofac. Surg. 16 (2005); Zhuang et al.,
-"Facial Anthropometric Differences among Gender, Ethnicity, and Age Groups", Ann. Occup. Hyg. 54 (2010; 3997 US workers:
-men exceed women by 8 to 10 mm in bizygomatic and bigonial breadth and 7 to 9 mm in face height; African Americans have noses
-about 8 mm wider and lips about 3 mm thicker, Asians lower bridges and broader faces); FaceBase 3D Facial Norms (Weinberg et al.
-2016); age: Zankl et al., Am. J. Med. Genet. 111 (2002), nose and ear growth; Mendelson and Wong, Aesth. Plast. Surg. 36 (2012).
-Where a survey gives no figure (fullness of cheeks, folds, bossing), the deviation is read off the spread of measured heads.
+Sources: L. G. Farkas (ed.), "Anthropometry of the Head and Face" (1994), adults by sex; Farkas et al.,
+"International Anthropometric Study of Facial Morphology in Various Ethnic Groups/Races", J. Craniofac. Surg.
+16 (2005); Zhuang et al., "Facial Anthropometric Differences among Gender, Ethnicity, and Age Groups", Ann.
+Occup. Hyg. 54 (2010; 3997 US workers: men exceed women by 8 to 10 mm in bizygomatic and bigonial breadth and
+7 to 9 mm in face height; African Americans have noses about 8 mm wider and lips about 3 mm thicker, Asians
+lower bridges and broader faces); FaceBase 3D Facial Norms (Weinberg et al. 2016); age: Zankl et al., Am. J.
+Med. Genet. 111 (2002), nose and ear growth; Mendelson and Wong, Aesth. Plast. Surg. 36 (2012). Where a survey
+gives no figure (fullness of cheeks, folds, bossing), the deviation is read off the spread of measured heads.
 """
 
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from facefit.models.builtin.plane import Array
 
 @dataclass(frozen=True)
 class Dimension:
-    """Millimetres. `sd`: within a group. `male`: half the difference men minus women. `age`: change from 30 to 70 years.
+    """Millimetres. `sd`: within a group. `male`: half the difference men minus women. `age`: change from 30
+    to 70 years.
 
-    `african`, `asian`: change of the group's mean against the European. `size`, `weight`: change per standard deviation
-    of overall head size and of body weight for height.
+    `african`, `asian`: change of the group's mean against the European. `size`, `weight`: change per standard
+    deviation of overall head size and of body weight for height.
     """
 
     sd: float
@@ -91,7 +93,8 @@ DIMENSIONS: dict[str, Dimension] = {
 }
 DEVIATIONS_BETWEEN_SIDES: dict[str, float] = {
     "nose_deviation": 0.9, "chin_deviation": 1.3, "mouth_cant": 0.6, "eye_height_difference": 0.6,
-    "brow_height_difference": 0.7, "cheek_difference": 0.7, "depth_difference": 0.5, "lid_difference": 0.3, "ala_difference": 0.4,
+    "brow_height_difference": 0.7, "cheek_difference": 0.7, "depth_difference": 0.5, "lid_difference": 0.3,
+    "ala_difference": 0.4,
 }  # fmt: skip
 
 

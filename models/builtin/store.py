@@ -1,7 +1,8 @@
 """The shipped file: what `generate` makes, halved by symmetry and rounded to 16 bits.
 
-Identity and albedo modes are even or odd across the midline, so the left half says everything; right-sided expressions are
-mirror images of left-sided ones. One step of a 16-bit number is at most a thousandth of a millimetre.
+Identity and albedo modes are even or odd across the midline, so the left half says everything; right-sided
+expressions are mirror images of left-sided ones. One step of a 16-bit number is at most a thousandth of a
+millimetre.
 """
 
 from pathlib import Path
@@ -34,7 +35,10 @@ def write(model: dict[str, np.ndarray], path: Path = PATH) -> None:
     # Most shapes leave most of the head alone: only the vertices that move are kept.
     which, vertex = np.nonzero(shapes.any(axis=2))
     tensors["expression.count"] = np.bincount(which, minlength=len(kept)).astype(np.int32)
-    tensors["expression.vertex"], tensors["expression.moved"] = vertex.astype(np.uint16), shapes[which, vertex]
+    tensors["expression.vertex"], tensors["expression.moved"] = (
+        vertex.astype(np.uint16),
+        shapes[which, vertex],
+    )
     for name, array in model.items():
         if name in (*MODES, "expression", "expression_names"):
             continue

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
 from facefit.models.builtin import figures
-from facefit.models.builtin.plane import Array, direction_of_plane, direction_of_point, plane_of_point
+from facefit.models.builtin.plane import Array, direction_of_plane, plane_of_point
 
 GAP_MM = 18.0
 LOOSE, TIGHT = 5e-5, 2e-6  # smoothing of broad sections and of feature curves
@@ -61,7 +61,7 @@ def control_net() -> ControlNet:
     for height, stations in figures.NOSE_SECTIONS.items():
         row = np.array([(0.0, height, on_profile(height))] + [(x, height, z) for x, z in stations])
         add("nose", _resampled(row, 3.5)[1:])
-    for label, curve in {
+    for label, stations_of in {
         "alar_rim": figures.ALAR_RIM,
         "nostril": figures.NOSTRIL_RIM,
         "nose_base": figures.NOSE_BASE,
@@ -71,7 +71,7 @@ def control_net() -> ControlNet:
         "lid_crease": figures.LID_CREASE,
         "lash_roll": figures.LASH_ROLL,
     }.items():
-        add(label, _resampled(np.array(curve), 3.5))
+        add(label, _resampled(np.array(stations_of), 3.5))
     for label, curve, drawn in _lips():
         add(label, curve, drawn)
     plane = np.concatenate(planes)
@@ -79,7 +79,9 @@ def control_net() -> ControlNet:
 
 
 def lip_plane(fraction: float, across: Array, upper: bool) -> Array:
-    """Where a lip row is drawn: `across` is x over the mouth corner's x, `fraction` 0 at the vermilion border, 1 at contact."""
+    """Where a lip row is drawn: `across` is x over the mouth corner's x, `fraction` 0 at the vermilion
+    border, 1 at contact.
+    """
     contact = np.array(figures.LIP_CONTACT)
     border = np.array(
         (figures.UPPER_LIP_BORDER if upper else figures.LOWER_LIP_BORDER) + [figures.LIP_CONTACT[-1]]
@@ -119,7 +121,8 @@ def _lips() -> list[tuple[str, Array, Array]]:
 def _resampled(curve: Array, spacing: float) -> Array:
     """Stations joined by a cubic spline and restated about every `spacing` millimetres, ends included.
 
-    A row is broken where its stations lie more than `GAP_MM` apart: there it crosses an eye, the nose or the mouth.
+    A row is broken where its stations lie more than `GAP_MM` apart: there it crosses an eye, the nose or the
+    mouth.
     """
     step = np.linalg.norm(np.diff(curve, axis=0), axis=1)
     if (step > max(GAP_MM, 1.8 * spacing)).any():
@@ -148,8 +151,8 @@ def _profile_depth() -> Callable[[float], float]:
 class SkinInterpolant:
     """Triharmonic radial basis interpolation (|d|^3 with a linear part) from control points to skin points.
 
-    Linear in the control points, so that a changed face is `weights @ changed_controls`. `smoothing` lets the surface
-    pass within a tenth of a millimetre of figures that are rounded to as much.
+    Linear in the control points, so that a changed face is `weights @ changed_controls`. `smoothing` lets the
+    surface pass within a tenth of a millimetre of figures that are rounded to as much.
     """
 
     def __init__(self, net: ControlNet) -> None:
@@ -172,13 +175,13 @@ class SkinInterpolant:
 
     def weights(self, directions: Array) -> Array:
         """Matrix (n, controls): skin points at these directions are weights @ control points."""
-        return (
+        return np.asarray(
             np.concatenate([_kernel(directions, self.control_directions), _linear(directions)], axis=1)
             @ self._inverse
         )
 
     def __call__(self, directions: Array) -> Array:
-        return self.weights(directions) @ self.points
+        return np.asarray(self.weights(directions) @ self.points)
 
 
 def _kernel(a: Array, b: Array) -> Array:
