@@ -57,7 +57,8 @@ def _turn_onto(ray: np.ndarray) -> np.ndarray:
     axis = np.cross([0.0, 0.0, 1.0], target)
     cosine = float(target[2])
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
-    return np.eye(3) + cross + cross @ cross / (1 + cosine)
+    turn: np.ndarray = np.eye(3) + cross + cross @ cross / (1 + cosine)
+    return turn
 
 
 def _middle(camera: Camera) -> Pose:

@@ -45,7 +45,8 @@ class SurfacePoints:
 def model_points(scene: Scene, points: SurfacePoints) -> Float[np.ndarray, "points 3"]:
     """The points in the model frame, in float64."""
     shape = np.concatenate([scene.identity.numpy(), scene.expression.numpy()]).astype(np.float64)
-    return points.mean64 + points.basis64 @ shape
+    found: Float[np.ndarray, "points 3"] = points.mean64 + points.basis64 @ shape
+    return found
 
 
 def project_points(scene: Scene, points: SurfacePoints) -> Float[np.ndarray, "points 2"]:
@@ -53,7 +54,8 @@ def project_points(scene: Scene, points: SurfacePoints) -> Float[np.ndarray, "po
     rotation = camera_rotation(scene.pose.rotation.numpy())
     x, y, z = rotation @ model_points(scene, points).T + scene.pose.translation_mm.numpy()[:, None]
     relative = float(scene.camera.focal_px) * np.stack([x, y], 1) / z[:, None]
-    return relative + scene.camera.principal_point.numpy()
+    pixels: Float[np.ndarray, "points 2"] = relative + scene.camera.principal_point.numpy()
+    return pixels
 
 
 def camera_rotation(w: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
@@ -65,7 +67,8 @@ def camera_rotation(w: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
         rotation = np.eye(3) + cross + cross @ cross / 2
     else:
         rotation = np.eye(3) + np.sin(angle) / angle * cross + (1 - np.cos(angle)) / angle**2 * cross @ cross
-    return np.array(FACING) @ rotation
+    facing: Float[np.ndarray, "3 3"] = np.array(FACING) @ rotation
+    return facing
 
 
 def project_with_jacobian(
@@ -109,12 +112,14 @@ def right_jacobian(w: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
     angle = float(np.linalg.norm(w))
     cross = skew(w[None])[0]
     if angle < 1e-4:
-        return np.eye(3) - cross / 2 + cross @ cross / 6
-    return (
+        near_zero: Float[np.ndarray, "3 3"] = np.eye(3) - cross / 2 + cross @ cross / 6
+        return near_zero
+    found: Float[np.ndarray, "3 3"] = (
         np.eye(3)
         - (1 - np.cos(angle)) / angle**2 * cross
         + (angle - np.sin(angle)) / angle**3 * cross @ cross
     )
+    return found
 
 
 def free_columns(scene: Scene, free: tuple[str, ...], blocks: tuple[str, ...]) -> list[tuple[slice, slice]]:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def interpolate_kernel(
     ids: Int32[np.ndarray, "height width"],
     barycentric: Float32[np.ndarray, "height width 3"],
@@ -30,7 +30,7 @@ def interpolate_kernel(
                 out[row, column, c] = b0 * attributes[i, c] + b1 * attributes[j, c] + b2 * attributes[k, c]
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def interpolate_backward_kernel(
     ids: Int32[np.ndarray, "height width"],
     barycentric: Float32[np.ndarray, "height width 3"],

@@ -14,7 +14,7 @@ _B2 = 1 / 4 * 0.5 * math.sqrt(15 / math.pi)
 _B20 = 1 / 4 * 0.25 * math.sqrt(5 / math.pi)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, inline="always")
 def _spline(fraction: float, weight: np.ndarray, slope: np.ndarray) -> None:
     """Cubic B-spline weights of the four texels around a point, and their derivatives."""
     t = fraction
@@ -30,7 +30,7 @@ def _spline(fraction: float, weight: np.ndarray, slope: np.ndarray) -> None:
 
 
 # Sums may be reordered here (still the same bits on one machine): only then are they vectorised, 8 times faster.
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def sample_geometry(
     chosen: Int64[np.ndarray, "n"],
     mean: Float32[np.ndarray, "samples 9"],
@@ -48,7 +48,7 @@ def sample_geometry(
             out[k, row] = mean[s, row] + total
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def photometric_kernel(
     chosen: Int64[np.ndarray, "n"],
     geometry: Float32[np.ndarray, "n 9"],

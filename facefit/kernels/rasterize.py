@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def rasterize_kernel(
     pixels: Float64[np.ndarray, "vertices 2"],
     inverse_depth: Float64[np.ndarray, "vertices"],
@@ -73,7 +73,7 @@ def rasterize_kernel(
                         ids[row, column] = t
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _convex(e0: float, e1: float, e2: float) -> tuple[float, float, float]:
     """Three areas of a triangle that holds the pixel's centre, none of a sign of its own."""
     sign = 1.0 if e0 + e1 + e2 > 0.0 else -1.0
@@ -83,7 +83,7 @@ def _convex(e0: float, e1: float, e2: float) -> tuple[float, float, float]:
     return e0, e1, e2
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def barycentric_kernel(
     pixels: Float64[np.ndarray, "vertices 2"],
     inverse_depth: Float64[np.ndarray, "vertices"],
@@ -124,7 +124,7 @@ def barycentric_kernel(
             depth[row, column] = (e0 + e1 + e2) * total
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def barycentric_backward_kernel(
     pixels: Float64[np.ndarray, "vertices 2"],
     inverse_depth: Float64[np.ndarray, "vertices"],

@@ -23,7 +23,9 @@ def interpolate(
 ) -> Float[Tensor, "height width channels"]:
     """Attributes at each covered pixel, zero elsewhere; differentiable in `attributes` and in the weights."""
     if _has_kernel(attributes, fragments.barycentric):
-        found: Tensor = _Interpolate.apply(attributes, fragments.barycentric, fragments.triangle, triangles)
+        found: Tensor = _Interpolate.apply(  # type: ignore[no-untyped-call]
+            attributes, fragments.barycentric, fragments.triangle, triangles
+        )
         return found
     corners = attributes[triangles[fragments.triangle.clamp(min=0)]]
     blended = (fragments.barycentric[..., None].to(attributes) * corners).sum(-2)
@@ -127,7 +129,9 @@ def differentiable_barycentric(
     across silhouettes are not in them (an antialiasing or soft-silhouette loss adds those).
     """
     if _has_kernel(pixels, depth):
-        barycentric, z = _Barycentric.apply(pixels, depth, fragments.triangle, triangles)
+        barycentric, z = _Barycentric.apply(  # type: ignore[no-untyped-call]
+            pixels, depth, fragments.triangle, triangles
+        )
         return Fragments(fragments.triangle, barycentric, z)
     covered = fragments.covered
     rows, columns = covered.nonzero(as_tuple=True)

@@ -79,8 +79,12 @@ def rasterize_torch(
     height: int,
     width: int,
     cull_back: bool = True,
+    rows: tuple[Int[Tensor, "triangles"], Int[Tensor, "triangles"]] | None = None,
 ) -> Fragments:
-    """The same in torch alone: every pixel of a triangle's bounding box is a candidate, the nearest wins."""
+    """The same in torch alone: every pixel of a triangle's bounding box is a candidate, the nearest wins.
+
+    `rows` keeps each triangle to the pixel rows from its first to its last.
+    """
     pixels, w = pixels.double(), inverse_depth(depth)
     device = pixels.device
     triangles = triangles.long().to(device)
@@ -97,8 +101,10 @@ def rasterize_torch(
     right = torch.floor(x.amax(1) - 0.5).clamp(-1, width - 1).long()
     top = torch.ceil(y.amin(1) - 0.5).clamp(0, height).long()
     bottom = torch.floor(y.amax(1) - 0.5).clamp(-1, height - 1).long()
-    columns, rows = (right - left + 1).clamp(min=0), (bottom - top + 1).clamp(min=0)
-    counts = columns * rows
+    if rows is not None:
+        top, bottom = torch.maximum(top, rows[0][kept]), torch.minimum(bottom, rows[1][kept])
+    columns, lines = (right - left + 1).clamp(min=0), (bottom - top + 1).clamp(min=0)
+    counts = columns * lines
 
     owner = torch.repeat_interleave(torch.arange(len(kept), device=device), counts)
     first = torch.cumsum(counts, 0) - counts
@@ -175,3 +181,34 @@ def rasterize_reference(
         nearer = (e[0] >= 0) & (e[1] >= 0) & (e[2] >= 0) & (w > nearest)
         ids[nearer], nearest[nearer] = t, w[nearer]
     return ids
+
+
+def nearest_depth(
+    pixels: Float[Tensor, "meshes vertices 2"],
+    depth: Float[Tensor, "meshes vertices"],
+    triangles: Int[Tensor, "triangles 3"],
+    size: int,
+) -> Float[Tensor, "meshes size size"]:
+    """The z-buffers of many meshes of one topology, back faces dropped; infinite where nothing is seen."""
+    if pixels.device.type != "cpu":
+        return nearest_depth_torch(pixels, depth, triangles, size)
+    found = [rasterize(p, z, triangles, size, size).depth for p, z in zip(pixels, depth, strict=True)]
+    return torch.stack(found)
+
+
+def nearest_depth_torch(
+    pixels: Float[Tensor, "meshes vertices 2"],
+    depth: Float[Tensor, "meshes vertices"],
+    triangles: Int[Tensor, "triangles 3"],
+    size: int,
+) -> Float[Tensor, "meshes size size"]:
+    """The same in one call of `rasterize_torch`: the pictures one below the other, each mesh kept to its own."""
+    count, vertices = depth.shape
+    mesh = torch.arange(count, device=pixels.device)
+    stacked = torch.stack([pixels[..., 0], pixels[..., 1] + size * mesh[:, None]], -1).reshape(-1, 2)
+    index = (triangles.long()[None] + (vertices * mesh)[:, None, None]).reshape(-1, 3)
+    first = (size * mesh).repeat_interleave(len(triangles))
+    rows = (first, first + size - 1)
+    return rasterize_torch(stacked, depth.reshape(-1), index, count * size, size, rows=rows).depth.reshape(
+        count, size, size
+    )

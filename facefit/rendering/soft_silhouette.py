@@ -34,7 +34,7 @@ def soft_silhouette(
 
     Every triangle near a pixel adds to its probability, so the finer the mesh, the more the silhouette
     swells: by about blur_px sqrt(log n), n the triangles within blur_px of the rim (on a head of 19,000
-    triangles 0.6 px for a blur of 0.5, 1.5 px for 1). `antialias.coverage` does not.
+    triangles 0.6 px for a blur of 0.5, 1.3 px for 1). `antialias.coverage` does not.
 
     Source: Liu, Li, Chen and Li, "Soft Rasterizer: A Differentiable Renderer for Image-based 3D Reasoning",
     ICCV 2019, equations 1 and 3; their sigma is blur_px^2 in units of half the picture squared.

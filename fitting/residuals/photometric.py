@@ -104,7 +104,9 @@ class PhotometricResidual(AbstractResidual):
 
     def error(self, scene: Scene, chosen: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
         """The size of the colour difference at samples: root mean square over the channels."""
-        return np.sqrt((self.differences(scene, chosen).astype(np.float64) ** 2).mean(1))
+        squared = (self.differences(scene, chosen).astype(np.float64) ** 2).mean(1)
+        error: Float[np.ndarray, "n"] = np.sqrt(squared)
+        return error
 
     def __call__(self, scene: Scene) -> Float[Tensor, "rows"]:
         """The residuals in torch, differentiable: the oracle of the kernel."""

@@ -102,12 +102,12 @@ class LightPrior(AbstractResidual):
 @normal_equations.register
 def _(residual: LightPrior, scene: Scene, free: tuple[str, ...]) -> NormalEquations:
     frozen = residual if residual.level else residual.freeze(scene)
-    rows = _light_rows(frozen.chroma, frozen.contrast) / frozen.level
+    rows = light_rows(frozen.chroma, frozen.contrast) / frozen.level
     return linear_in_block("lighting", rows, frozen(scene), scene, free)
 
 
 @lru_cache(maxsize=4)
-def _light_rows(chroma: float, contrast: float) -> Float[Tensor, "rows 27"]:
+def light_rows(chroma: float, contrast: float) -> Float[Tensor, "rows 27"]:
     """The light prior at level 1 is linear in the light: its rows are its values at the 27 unit lights."""
     prior = LightPrior(1.0, chroma, contrast)
     units = torch.eye(27, dtype=torch.float64).reshape(27, 9, 3)

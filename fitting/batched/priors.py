@@ -1,0 +1,81 @@
+"""What is believed of many scenes before their photographs are seen; `residuals.priors` is its oracle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from facefit.fitting.batched.geometry import COLOUR, Scenes
+from facefit.fitting.batched.terms import AbstractTerm
+from facefit.fitting.residuals.priors import LightPrior, light_rows
+from facefit.observation import Observation
+
+
+@dataclass(frozen=True, eq=False)
+class PriorTerm(AbstractTerm):
+    """rows . (block - centre): coefficients' N(0, 1), the focal length's, the light's."""
+
+    block: str
+    rows: Float[Tensor, "photos rows n"]
+    centre: Float[Tensor, "photos n"]
+
+    @property
+    def blocks(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (self.block,)
+
+    def values(self, scenes: Scenes) -> Float[Tensor, "photos rows"]:
+        return (self.rows @ (scenes[self.block] - self.centre)[..., None])[..., 0]
+
+    def linearise(
+        self, scenes: Scenes
+    ) -> tuple[Float[Tensor, "photos rows"], Float[Tensor, "photos rows columns"]]:
+        return self.values(scenes), self.rows
+
+
+@dataclass(frozen=True, eq=False)
+class LightTerm(AbstractTerm):
+    """The light prior in shares of each photograph's own frozen ambient level."""
+
+    unit_rows: Float[Tensor, "rows 27"]
+    level: Float[Tensor, "photos"] | None = None
+    blocks: tuple[str, ...] = COLOUR[1:]
+
+    def freeze(self, scenes: Scenes) -> LightTerm:
+        return replace(self, level=scenes.light[:, 0].mean(-1).clamp(min=0.1))
+
+    def values(self, scenes: Scenes) -> Float[Tensor, "photos rows"]:
+        assert self.level is not None
+        return scenes["lighting"] @ self.unit_rows.T / self.level[:, None]
+
+    def linearise(
+        self, scenes: Scenes
+    ) -> tuple[Float[Tensor, "photos rows"], Float[Tensor, "photos rows columns"]]:
+        assert self.level is not None
+        return self.values(scenes), self.unit_rows / self.level[:, None, None]
+
+
+def prior_terms(
+    free: tuple[str, ...], weight: float, observations: Sequence[Observation], scenes: Scenes
+) -> list[AbstractTerm]:
+    """What is believed without the photographs, as in the single recipe."""
+    found: list[AbstractTerm] = []
+    photos = len(observations)
+    for block in ("identity", "expression", "albedo"):
+        if block in free and (size := scenes[block].shape[1]):
+            rows = weight * torch.eye(size, device=scenes.x.device).expand(photos, size, size)
+            found.append(PriorTerm(block, rows, torch.zeros_like(scenes[block])))
+    if "focal" in free:
+        # A focal length that is known is held by a prior too tight to leave.
+        sigma = [max(o.focal_sigma, 1e-5) for o in observations]
+        centre = [[math.log(float(o.camera.focal_px))] for o in observations]
+        rows = (1 / torch.tensor(sigma, device=scenes.x.device))[:, None, None]
+        found.append(PriorTerm("focal", rows, torch.tensor(centre, device=scenes.x.device)))
+    if "lighting" in free:
+        prior = LightPrior()
+        found.append(LightTerm(light_rows(prior.chroma, prior.contrast).to(scenes.x)))
+    return found
