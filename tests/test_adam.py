@@ -15,11 +15,13 @@ from facefit.fitting.adam import LEARNING_RATES, Adam, Cyclical, Loss, constant,
 from facefit.fitting.gauss_newton import GaussNewton
 from facefit.fitting.linear import landmark_start
 from facefit.fitting.pyramid import face_pyramid
+from facefit.fitting.recipe import fit
 from facefit.fitting.residual import AbstractResidual, NormalEquations, normal_equations
 from facefit.fitting.residuals.landmarks import landmark_residual
 from facefit.fitting.residuals.photometric import PhotometricResidual
 from facefit.fitting.residuals.priors import CoefficientPrior, LightPrior
 from facefit.fitting.result import Status
+from facefit.fitting.stages import FAST, STANDARD
 from facefit.fitting.surface_samples import surface_samples
 from facefit.models.scene import BLOCKS, Scene
 
@@ -79,6 +81,14 @@ def test_it_descends_a_whole_fit() -> None:
     assert set(report.cost_after) == {term.name for term in terms}
     assert sum(report.cost_after.values()) < 0.5 * sum(report.cost_before.values())
     assert float((scene.camera.focal_px - start.camera.focal_px).abs()) == 0
+
+
+def test_a_recipe_may_use_it_in_any_stage() -> None:
+    stages = (*FAST, replace(STANDARD[-1], name="light", samples=200, photometric_px=64, solver=Adam(20)))
+    result = fit(observe(toy_scene(3)), toy_model(), stages=stages)
+    assert [stage.name for stage in result.stages] == ["pose", "landmarks", "light"]
+    assert result.stages[-1].status is Status.STEPS_USED
+    assert result.photometric_rms < result.photometric_rms_start
 
 
 def test_the_same_input_gives_the_same_bits_with_one_thread_and_with_two() -> None:
