@@ -67,6 +67,22 @@ def test_unknown_points_are_left_out() -> None:
     assert landmark_residual(replace(observe(TRUTH), landmarks=None), toy_model()) is None
 
 
+UNKNOWN_CORNER = pytest.param(
+    True,
+    marks=pytest.mark.xfail(strict=True, reason="the face's extent is taken over infinite points, too"),
+)
+
+
+@pytest.mark.parametrize("corner", [False, UNKNOWN_CORNER])
+def test_an_infinite_landmark_is_an_unknown_one(corner: bool) -> None:
+    unknown, infinite = landmarks_of(TRUTH), landmarks_of(TRUTH)
+    unknown[20], infinite[20] = np.nan, np.inf
+    if corner:
+        unknown[36] = infinite[36] = np.nan
+    np.testing.assert_array_equal(term(infinite).whitening, term(unknown).whitening)
+    assert len(term(infinite).points) == len(term(unknown).points)
+
+
 def test_a_covariance_of_zero_can_still_be_whitened() -> None:
     frozen = term(landmarks_of(TRUTH), np.zeros((68, 2, 2))).freeze(TRUTH)
     assert bool(torch.isfinite(normal_equations(frozen, TRUTH, ("rotation",)).matrix).all())

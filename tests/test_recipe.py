@@ -131,6 +131,19 @@ def test_contradictory_landmarks_leave_a_finite_face(seed: int) -> None:
     assert_sane(fit(with_landmarks(random.uniform((0, 0), size, (68, 2))), toy_model()))
 
 
+@pytest.mark.xfail(
+    strict=True, reason="no term objects to points behind the camera, and the status is a good one"
+)
+def test_whatever_the_landmarks_the_face_is_before_the_camera_or_the_status_says_so() -> None:
+    for seed in range(3):
+        for spread_px in (60.0, 300.0, 1e4, 1e7):
+            landmarks = np.random.default_rng(seed).normal(100, spread_px, (68, 2))
+            result = fit(with_landmarks(landmarks), toy_model())
+            assert_sane(result)
+            nearest = result.scene.pose.apply(result.scene.shape(toy_model()))[:, 2].min()
+            assert float(nearest) > 0 or not result.status.ok
+
+
 @pytest.mark.parametrize("landmarks", ["one point", "a line", "mirrored", "upside down"])
 def test_landmarks_of_no_face_leave_a_finite_face(landmarks: str) -> None:
     points = landmarks_of(TRUTH)
