@@ -20,8 +20,9 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +38,10 @@ from facefit.observation import Observation
 Photo = str | Path | Observation
 Outcome = FitResult | FacefitError
 Progress = Callable[[str, float], None]
+Found = TypeVar("Found")
+
+# Photographs on a device together: enough to fill it, in some 2 GB.
+BATCH = 128
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -55,6 +60,9 @@ def fit_many(
     bit, that of `fit` with one thread. Starting a process takes some two seconds of a core and 0.4 GB; the
     model is shared.
 
+    A model on a CUDA device (`model.to("cuda")`) is fitted there instead, `BATCH` photographs at a time, by
+    `fit_batched`, to its stated tolerances; results hold the model on the CPU, and `jobs` has no meaning.
+
     `progress(photo, share done)` is called in the caller's thread after each photograph. Ctrl-C ends the
     processes at once.
     """
@@ -64,6 +72,8 @@ def fit_many(
     if not photos:
         return []
     model = model if isinstance(model, LinearFaceModel) else load_model(model)
+    if model.mean.device.type != "cpu":
+        return in_batches(photos, model.to("cpu"), stages, model.mean.device, progress)
     with tempfile.TemporaryDirectory(prefix="facefit-", ignore_cleanup_errors=True) as folder:
         setup = pickle.dumps((_lay_down(model, Path(folder) / "model"), tuple(stages)))
         crew = Crew(photos, setup, min(jobs or usable_cores(), len(photos)))
@@ -76,6 +86,39 @@ def fit_many(
                 outcomes[index] = answer
                 if progress is not None:
                     progress(called(photo, index), done / len(photos))
+    return outcomes
+
+
+def in_batches(
+    photos: Sequence[Photo],
+    model: LinearFaceModel,
+    stages: Sequence[Stage],
+    device: torch.device | str,
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """`fit_many` in this process, a batch of photographs at a time on a device; the model is on the CPU."""
+    from facefit.fitting.batched.recipe import fit_batched
+
+    outcomes: list[Outcome] = []
+    for start in range(0, len(photos), BATCH):
+        names = [called(photo, start + i) for i, photo in enumerate(photos[start : start + BATCH])]
+        read = [
+            _attempt(partial(_observed, photo), name)
+            for photo, name in zip(photos[start : start + BATCH], names, strict=True)
+        ]
+        seen = [photo for photo in read if isinstance(photo, Observation)]
+        try:
+            fitted: Iterator[Outcome] = iter(fit_batched(seen, model, stages, device) if seen else [])
+        except Exception:
+            # One photograph spoils the batch: by itself each is fitted, or says what is wrong with it.
+            fitted = (
+                _attempt(partial(fit, photo, model, stages=stages), name)
+                for photo, name in zip(read, names, strict=True)
+                if isinstance(photo, Observation)
+            )
+        outcomes += [next(fitted) if isinstance(photo, Observation) else photo for photo in read]
+        if progress is not None:
+            progress(names[-1], len(outcomes) / len(photos))
     return outcomes
 
 
@@ -221,18 +264,30 @@ def work() -> None:
 
 
 def _outcome(photo: Photo, name: str, model: LinearFaceModel, stages: tuple[Stage, ...]) -> Outcome:
+    def result() -> FitResult:
+        observation = _observed(photo)
+        # The caller has the model, and the observation if that was the question.
+        known: Any = None
+        found = fit(observation, model, stages=stages)
+        return replace(found, model=known, observation=known if photo is observation else observation)
+
+    return _attempt(result, name)
+
+
+def _observed(photo: Photo) -> Observation:
+    return photo if isinstance(photo, Observation) else Observation.from_file(photo)
+
+
+def _attempt(action: Callable[[], Found], name: str) -> Found | FacefitError:
+    """What an action on a photograph returns, or why it failed: one photograph must not end the others."""
     try:
-        observation = photo if isinstance(photo, Observation) else Observation.from_file(photo)
-        result = fit(observation, model, stages=stages)
+        return action()
     except FacefitError as error:
         return error
-    except Exception as error:  # one photograph must not end the others
+    except Exception as error:
         failure = FacefitError(f"{name}: {type(error).__name__}: {error}")
         failure.add_note(traceback.format_exc())
         return failure
-    # The caller has the model, and the observation if that was the question.
-    known: Any = None
-    return replace(result, model=known, observation=known if photo is observation else observation)
 
 
 def send(stream: IO[bytes], message: Any) -> None:

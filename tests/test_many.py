@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from contracts import same_scene
 from toy import observe, toy_model, toy_scene
 
 from facefit.errors import FacefitError, UnreadableInput
+from facefit.fitting import many
 from facefit.fitting.gauss_newton import GaussNewton
 from facefit.fitting.many import called, fit_many, usable_cores
 from facefit.fitting.recipe import fit
@@ -95,6 +97,29 @@ def test_a_killed_process_and_a_mistake_cost_one_photograph_each() -> None:
     assert "photograph 3: ZeroDivisionError: a mistake in the code" in str(outcomes[2])
     assert any("test_many.py" in note for note in getattr(outcomes[2], "__notes__", []))
     assert isinstance(outcomes[3], FitResult) and outcomes[3].observation.width == 222
+
+
+def test_in_batches_each_photograph_has_its_own_result_or_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way of a CUDA model, on the CPU; two at a time, the second batch spoilt by a wrong photograph."""
+    monkeypatch.setattr(many, "BATCH", 2)
+    wrong = replace(of_width(222), landmarks=np.zeros((2, 2)))
+    photos = [of_width(220), "missing.jpg", of_width(221), wrong, of_width(223)]
+    shares: list[float] = []
+    model = toy_model()
+    outcomes = many.in_batches(photos, model, FAST, "cpu", lambda _, share: shares.append(share))
+    assert [type(outcome) for outcome in outcomes] == [
+        FitResult,
+        UnreadableInput,
+        FitResult,
+        FacefitError,
+        FitResult,
+    ]
+    assert shares == [0.4, 0.8, 1.0] and str(outcomes[3]).startswith("photograph 4: ")
+    for photo, outcome in zip(photos, outcomes, strict=True):
+        if isinstance(outcome, FitResult):
+            assert outcome.observation is photo
+            alone = fit(outcome.observation, model, stages=FAST)
+            assert float((outcome.scene.identity - alone.scene.identity).abs().max()) < 0.02
 
 
 SCRIPT = """
