@@ -16,6 +16,8 @@ from facefit.observation import Observation
 
 # Without landmarks the face is taken to be in the middle, its outer eye corners a quarter of the picture apart.
 GUESSED_EYE_SHARE = 0.25
+# No camera is nearer to the middle of a face than a face is deep.
+NEAREST_HEAD_MM = 150.0
 
 
 def landmark_start(observation: Observation, model: LinearFaceModel) -> Scene:
@@ -42,7 +44,7 @@ def landmark_start(observation: Observation, model: LinearFaceModel) -> Scene:
         return scene.with_pose(_middle(camera))
     rows = u @ vt
     rotation = np.stack([rows[0], rows[1], np.cross(rows[0], rows[1])])
-    depth = float(camera.focal_px) / singular.mean()
+    depth = max(float(camera.focal_px) / singular.mean(), NEAREST_HEAD_MM)
     ray = np.append((centre - camera.principal_point.double().numpy()) / float(camera.focal_px), 1.0)
     # The camera looks at the centroid along `ray`: the orthographic rotation is relative to that line of sight.
     rotation = _turn_onto(ray) @ rotation
@@ -64,7 +66,7 @@ def _turn_onto(ray: np.ndarray) -> np.ndarray:
 def _middle(camera: Camera) -> Pose:
     eyes_px = GUESSED_EYE_SHARE * min(camera.width, camera.height)
     distance = 90.0 * float(camera.focal_px) / eyes_px
-    return Pose.frontal(max(distance, 150.0) if math.isfinite(distance) else 600.0)
+    return Pose.frontal(max(distance, NEAREST_HEAD_MM) if math.isfinite(distance) else 600.0)
 
 
 def with_ambient_level(scene: Scene, level: float) -> Scene:

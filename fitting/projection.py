@@ -10,6 +10,9 @@ from facefit.models.camera import FACING
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
 
+# A point nearer to the camera than this, or behind it, has no picture.
+NEAREST_MM = 1.0
+
 
 class SurfacePoints:
     """Points fixed on a model's surface (triangle and barycentric weights), with their rows of the shape basis."""
@@ -50,10 +53,11 @@ def model_points(scene: Scene, points: SurfacePoints) -> Float[np.ndarray, "poin
 
 
 def project_points(scene: Scene, points: SurfacePoints) -> Float[np.ndarray, "points 2"]:
-    """Pixels of surface points, in float64."""
+    """Pixels of surface points, in float64; NaN where one is not in front of the camera, so that no step goes there."""
     rotation = camera_rotation(scene.pose.rotation.numpy())
     x, y, z = rotation @ model_points(scene, points).T + scene.pose.translation_mm.numpy()[:, None]
-    relative = float(scene.camera.focal_px) * np.stack([x, y], 1) / z[:, None]
+    ahead = np.where(z > NEAREST_MM, z, np.nan)
+    relative = float(scene.camera.focal_px) * np.stack([x, y], 1) / ahead[:, None]
     pixels: Float[np.ndarray, "points 2"] = relative + scene.camera.principal_point.numpy()
     return pixels
 

@@ -12,6 +12,7 @@ import torch
 
 from facefit.fitting.inliers import inlier_mask
 from facefit.fitting.linear import landmark_start, with_ambient_level
+from facefit.fitting.projection import NEAREST_MM
 from facefit.fitting.pyramid import PyramidLevel, face_pyramid
 from facefit.fitting.residual import AbstractResidual
 from facefit.fitting.residuals.closure import closure_residual
@@ -62,6 +63,8 @@ def fit(
             residuals = [*evidence, *priors(stage, observation)] if evidence else []
             scene, report = stage.solver.solve(residuals, scene, freed(stage, observation), stage.name)
             reports.append(report)
+        if reports and not in_front(scene, model):
+            reports[-1] = replace(reports[-1], status=Status.BEHIND_CAMERA)
         fitted = landmark_pixels(scene, model)
         result = FitResult(
             scene=scene,
@@ -145,6 +148,11 @@ def with_colour_figures(result: FitResult, first: Scene, level: PyramidLevel) ->
         pixels_used=frozen.inliers,
         inliers=inlier_mask(scene, model, level, frozen.sigma, height, width),
     )
+
+
+def in_front(scene: Scene, model: LinearFaceModel) -> bool:
+    """Whether the whole head is before the camera."""
+    return bool((scene.pose.apply(scene.shape(model))[:, 2] > NEAREST_MM).all())
 
 
 def landmark_pixels(scene: Scene, model: LinearFaceModel) -> np.ndarray:

@@ -20,6 +20,7 @@ class Status(enum.Enum):
     STEPS_USED = "The fit used all its steps and was still improving slightly."
     NO_DESCENT = "No step lowered the cost any further."
     NOT_FINITE = "The cost became infinite or NaN; the last finite state was kept."
+    BEHIND_CAMERA = "Part of the face ended up behind the camera: the landmarks are those of no face."
     NOTHING_TO_FIT = "There was no evidence to fit: no usable landmark and no usable pixel."
 
     @property

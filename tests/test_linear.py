@@ -115,7 +115,6 @@ def test_landmarks_of_no_face_give_a_finite_start_before_the_camera(landmarks: n
     assert float(start.pose.translation_mm[2]) > 0
 
 
-@pytest.mark.xfail(strict=True, reason="a depth below the size of a head is taken as it comes")
 def test_noise_wider_than_any_face_starts_before_the_camera() -> None:
     """A face that filled far more than the picture would enclose the camera; such landmarks are no face."""
     for seed in range(8):

@@ -131,9 +131,6 @@ def test_contradictory_landmarks_leave_a_finite_face(seed: int) -> None:
     assert_sane(fit(with_landmarks(random.uniform((0, 0), size, (68, 2))), toy_model()))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="no term objects to points behind the camera, and the status is a good one"
-)
 def test_whatever_the_landmarks_the_face_is_before_the_camera_or_the_status_says_so() -> None:
     for seed in range(3):
         for spread_px in (60.0, 300.0, 1e4, 1e7):

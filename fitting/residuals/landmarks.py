@@ -132,5 +132,5 @@ def face_scale_px(observation: Observation) -> float:
     distance = observation.interocular_px
     if np.isfinite(distance) and distance > 1:
         return distance
-    extent = np.nanmax(observation.landmarks, axis=0) - np.nanmin(observation.landmarks, axis=0)
-    return max(1.0, 0.6 * float(extent.max()))
+    known = observation.landmarks[np.isfinite(observation.landmarks).all(1)]
+    return max(1.0, 0.6 * float(np.ptp(known, axis=0).max())) if len(known) else 1.0
