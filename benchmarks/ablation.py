@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from facefit.benchmarks.estimate import model_facts
 from facefit.benchmarks.heads import CORRESPONDENCE, KINDS, HeadsWork, subject_arrays
 from facefit.benchmarks.heads_truth import correspondences
 from facefit.benchmarks.meshfiles import read_mesh
@@ -42,10 +43,10 @@ def evaluate_ablation(
 ) -> Report:
     """Run the full recipe and every variant; "what it buys" is the rise of the error without it."""
     images = [image for image in Dataset(data).images() if only is None or only in image.key][:limit]
-    scans = Run(out, {"data": data.name, "model": model}, ("models", "benchmarks"))
+    scans = Run(out, {"data": data.name, **model_facts(model)}, ("models", "benchmarks"))
     subjects = subject_arrays(scans, SpaceWork(data, model), images, jobs)
     names = [method, *(f"{method}{WITHOUT}{name}" for name in variants(recipe(method)))]
-    settings = {"benchmark": "ablation", "data": data.name, "model": model, "method": method}
+    settings = {"benchmark": "ablation", "data": data.name, **model_facts(model), "method": method}
     run = Run(out, settings | {"landmarks": landmarks})
     keys = {f"{slug(name)}/{image.key}": (name, image) for name in names for image in images}
     work = AblationWork(data, model, {slug(name): name for name in names}, out, landmarks)

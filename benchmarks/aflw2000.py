@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from facefit.benchmarks.estimate import FaceEstimate, estimate
+from facefit.benchmarks.estimate import FaceEstimate, estimate, model_label
 from facefit.benchmarks.metrics import landmark_error
 from facefit.benchmarks.report import Report
 from facefit.benchmarks.run import Arrays, Row, Run, run_items
@@ -186,7 +186,7 @@ def evaluate_aflw2000(
     names = data.names()[:limit]
     settings = {
         "benchmark": "AFLW2000-3D",
-        "model": model,
+        "model": model_label(model),
         "method": method,
         "configs": data.configs is not None,
     }

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from facefit.benchmarks.alignment import refine
-from facefit.benchmarks.estimate import FaceEstimate, estimate
+from facefit.benchmarks.estimate import FaceEstimate, estimate, model_label
 from facefit.benchmarks.meshfiles import SurfaceMesh, read_mesh
 from facefit.benchmarks.metrics import Points, Similarity, Surface, lengths
 from facefit.benchmarks.report import Report
@@ -95,7 +95,8 @@ COLUMNS = {
 def evaluate_bu3dfe(
     data: Bu3dfe, out: Path, *, model: str, method: str = "standard", limit: int | None = None, jobs: int = 1
 ) -> Report:
-    settings = {"benchmark": "BU-3DFE", "protocol": "bu3dfe-95mm", "model": model, "method": method}
+    settings = {"benchmark": "BU-3DFE", "protocol": "bu3dfe-95mm", "method": method}
+    settings["model"] = model_label(model)
     keys, work = data.keys()[:limit], Bu3dfeWork(data, model, method)
     rows = run_items(Run(out, settings), keys, work, jobs=jobs, label="BU-3DFE")
     table = []

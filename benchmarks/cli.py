@@ -137,6 +137,7 @@ def now(
 ) -> None:
     """NoW challenge: predict, evaluate by the published protocol, name known mistakes."""
     from facefit.benchmarks import now_run
+    from facefit.benchmarks.estimate import model_label
     from facefit.benchmarks.now import Dataset
 
     dataset, rows = Dataset(data, image_set), []
@@ -152,7 +153,7 @@ def now(
         dataset,
         predictions or out / "predictions",
         out,
-        name=predictions.name if predictions else f"{model}, {method}",
+        name=predictions.name if predictions else f"{model_label(model)}, {method}",
         unit=unit,
         mean_model=None if predictions else model,
         predicted=rows,

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from facefit.benchmarks.meshfiles import SurfaceMesh, write_ply
 from facefit.benchmarks.now import IBUG_OF_NOW, Prediction
 from facefit.benchmarks.recipes import recipe
+from facefit.benchmarks.run import Row
 from facefit.errors import FacefitError
 
 
@@ -47,6 +48,16 @@ def model_named(name: str) -> Any:
     import facefit as ff
 
     return ff.load_model(name)
+
+
+def model_facts(name: str) -> Row:
+    """The model as reports name it (never by the path on this machine) and as runs tell it from others."""
+    model = model_named(name)
+    return {"model": model_label(name), "model sha256": model.source.sha256[:12]}
+
+
+def model_label(name: str) -> str:
+    return Path(name).name if Path(name).exists() else name
 
 
 @lru_cache(maxsize=4)

@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 
 from facefit.benchmarks.agreement import face_agreement
-from facefit.benchmarks.estimate import FaceEstimate, estimate, mean_face, write_prediction
+from facefit.benchmarks.estimate import (
+    FaceEstimate,
+    estimate,
+    mean_face,
+    model_facts,
+    model_label,
+    write_prediction,
+)
 from facefit.benchmarks.heads_truth import (
     camera_errors,
     correspondences,
@@ -121,12 +128,12 @@ def evaluate_heads(
     settings = {
         "benchmark": "heads",
         "data": data.name,
-        "model": model,
+        **model_facts(model),
         "method": method,
         "landmarks": landmarks,
     }
     run = Run(out, settings)
-    scans = Run(out, {"data": data.name, "model": model}, ("models", "benchmarks"))
+    scans = Run(out, {"data": data.name, **model_facts(model)}, ("models", "benchmarks"))
     subjects = subject_arrays(scans, SpaceWork(data, model), images, jobs)
     work = HeadsWork(data, model, method, out, landmarks)
     rows = run_items(run, [i.key for i in images], work, jobs=jobs, label=f"heads, {method}")
@@ -137,7 +144,7 @@ def evaluate_heads(
     for row in good:
         mesh = read_mesh(out / "predictions" / f"{row['item']}.ply")
         row |= correspondences(mesh.vertices, subjects[row["item"]])
-    mean_name = f"{model} mean face"
+    mean_name = f"{model_label(model)} mean face"
     mean = mean_face(model).prediction.mesh.vertices
     mean_rows = [
         {"item": key, "subject": key.split("/")[0], "kind": KINDS.get(key.split("/")[1]), "error": None}

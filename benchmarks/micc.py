@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Float
 
 from facefit.benchmarks.alignment import refine
-from facefit.benchmarks.estimate import as_prediction, estimate, model_named, write_prediction
+from facefit.benchmarks.estimate import as_prediction, estimate, model_label, model_named, write_prediction
 from facefit.benchmarks.meshfiles import SurfaceMesh
 from facefit.benchmarks.metrics import Points, Similarity, Surface, lengths, procrustes
 from facefit.benchmarks.micc_data import NOSE_TIP, LabelledScan, MiccData
@@ -174,7 +174,7 @@ def evaluate_micc(
     keys = [f"{subject}/{setting}" for subject in data.subjects()[:limit] for setting in settings]
     why: dict[str, str | None] = {}
     if predictions is None:
-        facts: Row = {"benchmark": "Florence MICC predict", "model": model, "method": method}
+        facts: Row = {"benchmark": "Florence MICC predict", "model": model_label(model), "method": method}
         predicting = MiccPredictWork(data, folder, model, method)
         predicted = run_items(
             Run(out / "predicted", facts), keys, predicting, jobs=jobs, label="MICC, predict"
@@ -183,7 +183,7 @@ def evaluate_micc(
     scale = global_scale(data, folder, keys)
     facts = {
         "benchmark": "Florence MICC",
-        "predictions": predictions.name if predictions else f"{model}, {method}",
+        "predictions": predictions.name if predictions else f"{model_label(model)}, {method}",
         "micc-genova scale": scale,
     }
     rows = run_items(Run(out, facts), keys, MiccWork(data, folder, scale), jobs=jobs, label="MICC, measure")

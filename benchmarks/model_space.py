@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from facefit.benchmarks.alignment import cross_matrix
-from facefit.benchmarks.estimate import as_prediction, mean_face, model_named
+from facefit.benchmarks.estimate import as_prediction, mean_face, model_facts, model_label, model_named
 from facefit.benchmarks.meshfiles import SurfaceMesh
 from facefit.benchmarks.metrics import Points, Similarity, Surface, lengths, procrustes
 from facefit.benchmarks.now import IBUG_OF_NOW, Dataset, Prediction, Scan, crop_ball, measure
@@ -225,10 +225,10 @@ def evaluate_model_space(
     subjects: Sequence[str] = [f"{seed:05d}" for seed in range(limit or IDENTITIES)]
     if isinstance(data, Path):
         subjects = list(dict.fromkeys(image.subject for image in Dataset(data).images()))[:limit]
-    name = data.name if isinstance(data, Path) else f"identities of {data}"
-    settings = {"benchmark": "model-space", "data": name, "model": model}
+    name = data.name if isinstance(data, Path) else f"identities of {model_label(data)}"
+    settings = {"benchmark": "model-space", "data": name, **model_facts(model)}
     run = Run(out, settings, ("models", "benchmarks"))
-    rows = run_items(run, subjects, SpaceWork(data, model), jobs=jobs, label=f"space of {model}")
+    rows = run_items(run, subjects, SpaceWork(data, model), jobs=jobs, label=f"space of {model_label(model)}")
     good = {row["item"]: run.arrays(row["item"]) for row in rows if row["error"] is None}
     if not good:
         raise FacefitError(f"no scan could be fitted; the first one says: {rows[0]['error']}")
@@ -239,7 +239,7 @@ def evaluate_model_space(
     }
     table = [
         {
-            "prediction": f"{model} {title}",
+            "prediction": f"{model_label(model)} {title}",
             **pooled([arrays[name] for arrays in good.values()]),
             "interval": median_interval({s: [arrays[name]] for s, arrays in good.items()}),
         }

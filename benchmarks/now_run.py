@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from facefit.benchmarks.estimate import estimate, mean_face, write_prediction
+from facefit.benchmarks.estimate import estimate, mean_face, model_facts, model_label, write_prediction
 from facefit.benchmarks.now import CHALLENGES, VARIANTS, Dataset, Image, Prediction, Scan, Variant, measure
 from facefit.benchmarks.now_check import expression_left_in, traps
 from facefit.benchmarks.report import Report
@@ -120,7 +120,7 @@ def predict(
 ) -> list[Row]:
     """Predictions for the image list into OUT/predictions; rows of what failed carry the reason."""
     keys = [image.key for image in dataset.images()][:limit]
-    settings = {"benchmark": "now predict", "data": dataset.root.name, "model": model, "method": method}
+    settings = {"benchmark": "now predict", "data": dataset.root.name, "method": method} | model_facts(model)
     work = PredictWork(dataset, model, method, out / "predictions")
     run = Run(out / "predicted", settings)
     return run_items(run, keys, work, jobs=jobs, label=f"predict, {method}")
@@ -151,7 +151,7 @@ def evaluate(
         "data": dataset.root.name,
         "predictions": name,
         "unit": unit,
-        "mean face": mean_model,
+        "mean face": None if mean_model is None else model_label(mean_model),
         "files": predictions_state(predictions, images),
     }
     run = Run(out, settings, ("models", "benchmarks"))
@@ -173,7 +173,9 @@ def evaluate(
     table = figures(name, rows, distances)
     if mean_model is not None:
         table = [
-            *figures(f"{mean_model} mean face", *_mean_face(run, dataset, images, mean_model, jobs)),
+            *figures(
+                f"{model_label(mean_model)} mean face", *_mean_face(run, dataset, images, mean_model, jobs)
+            ),
             *table,
         ]
     found = expressions(predictions, rows)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from facefit.benchmarks.comparators import comparators
-from facefit.benchmarks.estimate import model_named
+from facefit.benchmarks.estimate import model_label, model_named
 from facefit.benchmarks.recipes import recipe
 from facefit.benchmarks.report import Report
 from facefit.benchmarks.run import Arrays, Row, Run, run_items
@@ -100,7 +100,9 @@ def scaling(photo: Path, model_name: str, method: str, models: Sequence[str]) ->
         other = model_named(name)
         unknowns = other.n_identity + other.n_expression + other.n_albedo
         row = timed(partial(ff.fit, observation, other, stages=chosen), repeats=3, budget_s=3)
-        rows.append({"what": f"fit: {name}, {other.n_vertices} vertices, {unknowns} modes", **row})
+        rows.append(
+            {"what": f"fit: {model_label(name)}, {other.n_vertices} vertices, {unknowns} modes", **row}
+        )
     scene = ff.initialize(observation, model)
     with torch.no_grad():
         for size in PICTURES:
@@ -189,7 +191,7 @@ def evaluate_speed(
         rows += [{"part": "comparators", **row} for row in comparators(photo, model_named(model))]
     settings = {
         "benchmark": "speed",
-        "model": model,
+        "model": model_label(model),
         "method": method,
         "photo": photo.name,
         "device": "cpu",
@@ -198,7 +200,9 @@ def evaluate_speed(
     }
     for number, row in enumerate(rows):
         row |= {"item": f"{number:03d} {row['what']}", "error": None}
-    headline = f"Speed, {model}, {method}, {photo.name}, {torch.get_num_threads()} threads, warm."
+    headline = (
+        f"Speed, {model_label(model)}, {method}, {photo.name}, {torch.get_num_threads()} threads, warm."
+    )
     report = Report(headline, settings, rows, rows, COLUMNS)
     report.write(out)
     return report

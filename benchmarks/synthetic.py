@@ -18,7 +18,15 @@ import torch
 from jaxtyping import Float
 
 from facefit.benchmarks.agreement import face_agreement
-from facefit.benchmarks.estimate import FaceEstimate, as_prediction, estimate, mean_face, model_named
+from facefit.benchmarks.estimate import (
+    FaceEstimate,
+    as_prediction,
+    estimate,
+    mean_face,
+    model_facts,
+    model_label,
+    model_named,
+)
 from facefit.benchmarks.metrics import Points, angle_between_deg, landmark_error, lengths, procrustes
 from facefit.benchmarks.now import Scan, measure
 from facefit.benchmarks.pictures import Drawn, draw_scene, photograph
@@ -191,8 +199,8 @@ def evaluate_synthetic(
     draw = draw or model
     settings = {
         "benchmark": "synthetic",
-        "draw": draw,
-        "model": model,
+        "draw": model_label(draw),
+        **model_facts(model),
         "method": method,
         "landmarks": landmarks,
     }
@@ -202,7 +210,9 @@ def evaluate_synthetic(
     rows = run_items(run, keys, work, jobs=jobs, label=f"synthetic, {method}")
     arrays = {row["item"]: run.arrays(row["item"]) for row in rows if row["error"] is None}
     table = [group_line(name, group, arrays) for name, group in groups(rows).items()]
-    same = "the same model draws and fits (flattering)" if draw == model else f"drawn with {draw}"
+    same = (
+        "the same model draws and fits (flattering)" if draw == model else f"drawn with {model_label(draw)}"
+    )
     curves = {
         title: [parts[name] for parts in arrays.values()]
         for name, title in (("NoW", method), ("mean NoW", "mean face"))
