@@ -34,6 +34,7 @@ _PUBLIC = {
     "UnreadableInput": "facefit.errors",
     "export": "facefit.export",
     "fit": "facefit.fitting.recipe",
+    "fit_many": "facefit.fitting.many",
     "initialize": "facefit.reconstruct",
     "load_model": "facefit.models",
     "reconstruct": "facefit.reconstruct",

@@ -30,8 +30,8 @@ COLOUR = ("albedo", "lighting")
 
 # What the model cannot say is shared by neighbouring samples: all samples together are worth about this many
 # independent observations. Too few and every face stays near the mean; too many and the face bends to explain
-# shadows and blemishes (on path-traced heads shape is best at 20 to 80, and worse than landmarks alone at 300).
-INDEPENDENT = 40.0
+# shadows and blemishes (on path-traced heads shape is best at 20 to 40, and worse than landmarks alone at 300).
+INDEPENDENT = 25.0
 # Beyond this angle between surface and line of sight (cosine) a sample is a sliver of pixels that a millimetre of
 # wrong shape moves onto the background.
 GRAZING_COSINE = 0.25
