@@ -20,6 +20,7 @@ from facefit.models.builtin.skin_optics import skin_colour
 
 SAMPLES = 1000
 ODD_MODES = 6
+EYE_MODES = 2
 BLOTCH_REACH_MM = 20.0
 
 
@@ -46,6 +47,7 @@ class Masks:
     under_eye: Array
     lids: Array
     lashes: Array
+    mouth_line: Array
     hair: Array
     temples: Array
     blotches: Array
@@ -92,6 +94,8 @@ def masks(mesh: WholeMesh, loops: dict[str, list[Ints]]) -> Masks:
     )
     eye_distance = np.linalg.norm(p - EYE_CENTRE, axis=1)
     margin = loops["eye"]
+    mouth_line = np.zeros(count)
+    mouth_line[loops["mouth"][0]], mouth_line[loops["mouth"][1]] = 1.0, 0.3
     lashes = np.zeros(count)
     spokes = np.arange(len(margin[0]))
     upper = np.sin(np.pi * np.clip(spokes / (len(spokes) / 2), 0, 2))
@@ -117,6 +121,7 @@ def masks(mesh: WholeMesh, loops: dict[str, list[Ints]]) -> Masks:
         under_eye=np.maximum(bump(p, (29, -14, 85), (13, 5, 8)), bump(p, (17, -6, 85), (5, 7, 6))) * skin,
         lids=np.exp(-0.5 * (np.maximum(eye_distance - 14.5, 0.0) / 3.5) ** 2) * skin,
         lashes=lashes,
+        mouth_line=mouth_line,
         hair=crown * skin,
         temples=bump(p, (60, 20, 55), (16, 22, 22)) * skin,
         blotches=near + across,
@@ -130,7 +135,9 @@ def albedo_modes(mesh: WholeMesh, loops: dict[str, list[Ints]], count: int, seed
     half = mesh.points[: mesh.half_count]
     parts = mesh.parts[: mesh.half_count]
     attention = importance(half, parts)
-    attention[parts == "eyeball"] = 0.5
+    # Eyes and mouth have colours of their own: nothing that is learnt from the skin may tint them.
+    apart = np.isin(parts, ["eyeball", "mouth", "tongue", "upper_teeth", "lower_teeth"])
+    attention[apart] = 0.0
     attention *= 1.0 - 0.95 * mask.hair
     attention += 1.0 * mask.brows + 0.5 * mask.lips
     weight = np.sqrt(attention * vertex_areas(mesh)[: mesh.half_count])
@@ -138,11 +145,18 @@ def albedo_modes(mesh: WholeMesh, loops: dict[str, list[Ints]], count: int, seed
     mean = drawn.mean(axis=0)
     flat = ((drawn - mean) * weight[:, None]).reshape(SAMPLES, -1)
     coordinates, _ = compact(flat.astype(np.float64))
-    pca = PCA(n_components=count - ODD_MODES, svd_solver="covariance_eigh")
+    pca = PCA(n_components=count - ODD_MODES - EYE_MODES, svd_solver="covariance_eigh")
     scores = pca.fit_transform(coordinates) / np.sqrt(pca.explained_variance_)
     modes = np.tensordot(scores.T.astype(np.float32), drawn - mean, axes=1) / (SAMPLES - 1)
-    odd = _odd_modes(mean, mask, weight)
-    modes = np.concatenate([modes, odd])
+    modes[:, apart] = 0.0
+    eyes = np.zeros((EYE_MODES, *mean.shape))
+    seen = PCA(n_components=EYE_MODES, svd_solver="full").fit(
+        drawn[:, parts == "eyeball"].reshape(SAMPLES, -1)[:300]
+    )
+    eyes[:, parts == "eyeball"] = (np.sqrt(seen.explained_variance_)[:, None] * seen.components_).reshape(
+        EYE_MODES, -1, 3
+    )
+    modes = np.concatenate([modes, eyes, _odd_modes(mean, mask, weight)])
     peak = np.abs(modes.reshape(len(modes), -1)).argmax(axis=1)
     modes *= np.sign(modes.reshape(len(modes), -1)[np.arange(len(modes)), peak])[:, None, None]
     return AlbedoModes(mean, modes, np.arange(len(modes)) >= count - ODD_MODES)
@@ -226,13 +240,14 @@ def paint(mesh: WholeMesh, mask: Masks, random: np.random.Generator) -> Array:
         ]
     for where, amount, colour in cover:
         skin += (where * amount)[:, None] * (colour - skin)
+    skin *= 1.0 - 0.6 * mask.mouth_line[:, None]
     # Hidden and inner parts.
     dark = skin[parts == "skin"].mean(axis=0)
     skin[parts == "nostril"] = 0.30 * dark * np.array([1.0, 0.7, 0.65])
     skin[parts == "lid_lining"] = 0.55 * lip + 0.45 * np.array([0.40, 0.16, 0.13])
     # The further inside, the less light comes back: a stand-in for the shadow that no vertex colour can cast.
     depth = np.exp(-np.clip(98.0 - mesh.points[: mesh.half_count, 2], 0.0, 60.0) / 26.0)[:, None]
-    skin[parts == "mouth"] = (np.array([0.24, 0.06, 0.055]) * depth)[parts == "mouth"]
+    skin[parts == "mouth"] = (np.array([0.11, 0.026, 0.024]) * depth)[parts == "mouth"]
     skin[parts == "tongue"] = (np.array([0.34, 0.12, 0.11]) * depth)[parts == "tongue"]
     between = np.where(np.arange(TEETH_COLUMNS) % 3 == 0, 0.62, 1.0)[:, None]
     for teeth in ("upper_teeth", "lower_teeth"):
@@ -276,11 +291,12 @@ def _eye(mesh: WholeMesh, tone: float, random: np.random.Generator) -> Array:
     points = mesh.points[: mesh.half_count][mesh.parts[: mesh.half_count] == "eyeball"]
     ray = (points - EYE_CENTRE) / np.linalg.norm(points - EYE_CENTRE, axis=1, keepdims=True)
     angle = np.arccos(np.clip(ray[:, 2], -1, 1))
-    brownness = np.clip(0.25 + 1.1 * tone + 0.45 * random.standard_normal(), 0.0, 1.0)
+    # Some four in five people on earth have brown eyes.
+    brownness = np.clip(0.72 + 0.6 * tone + 0.35 * random.standard_normal(), 0.0, 1.0)
     green = np.clip(0.4 * random.standard_normal(), 0.0, 1.0)
-    light = np.array([0.13, 0.19, 0.25]) * (1 - green) + np.array([0.13, 0.16, 0.07]) * green
+    light = np.array([0.09, 0.13, 0.17]) * (1 - green) + np.array([0.09, 0.105, 0.05]) * green
     iris = light + brownness * (np.array([0.055, 0.026, 0.012]) - light)
-    white = np.array([0.66, 0.61, 0.58]) * (1.0 - 0.08 * np.clip(random.standard_normal(), -1, 2))
+    white = np.array([0.52, 0.475, 0.45]) * (1.0 - 0.08 * np.clip(random.standard_normal(), -1, 2))
     colour = np.where(
         (angle > IRIS_ANGLE + 0.02)[:, None],
         white - np.clip(angle - 0.55, 0, 0.5)[:, None] * np.array([0.10, 0.28, 0.28]),
@@ -288,5 +304,8 @@ def _eye(mesh: WholeMesh, tone: float, random: np.random.Generator) -> Array:
     )
     limbus = np.exp(-(((angle - IRIS_ANGLE) / 0.05) ** 2))[:, None]
     colour = colour * (1.0 - 0.55 * limbus)
+    # The shade of the upper lid and of the corners, which vertex colours cannot cast.
+    shade = 0.38 * rise(ray[:, 1], 0.02, 0.42) + 0.25 * rise(np.abs(ray[:, 0]), 0.45, 0.95)
+    colour = colour * (1.0 - shade)[:, None]
     colour[angle < PUPIL_ANGLE + 0.01] = 0.008
     return np.asarray(colour)
