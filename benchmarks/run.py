@@ -218,7 +218,10 @@ def provenance() -> Row:
         "code_sha256": code_fingerprint()[:16],
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
+        "device": "cpu",
         "cpus": os.cpu_count(),
+        # What else the machine was doing: times on a busy one are upper bounds.
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "date_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     for package in PACKAGES:

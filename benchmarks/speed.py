@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from facefit.benchmarks.comparators import comparators
@@ -194,9 +193,7 @@ def evaluate_speed(
         "model": model_label(model),
         "method": method,
         "photo": photo.name,
-        "device": "cpu",
         "torch threads": torch.get_num_threads(),
-        "load average": _load(),
     }
     for number, row in enumerate(rows):
         row |= {"item": f"{number:03d} {row['what']}", "error": None}
@@ -211,10 +208,3 @@ def evaluate_speed(
 def _megabytes() -> str | None:
     peak = peak_memory_mb()
     return None if peak is None else f"{peak:.0f} MB"
-
-
-def _load() -> float | None:
-    """What else the machine was doing: times measured on a busy one are upper bounds."""
-    import os
-
-    return float(np.round(os.getloadavg()[0], 1)) if hasattr(os, "getloadavg") else None
