@@ -79,15 +79,26 @@ class Scene:
                 return self.offsets.reshape(-1)
         raise ValueError(f"a scene has no block {name!r}; it has {', '.join(BLOCKS)}")
 
+    def size(self, name: str) -> int:
+        """How many numbers a block has."""
+        match name:
+            case "rotation" | "translation":
+                return 3
+            case "focal":
+                return 1
+            case "lighting":
+                return 27
+        return self.block(name).numel()
+
     def layout(self, free: tuple[str, ...]) -> dict[str, slice]:
         """Where each freed block lies in the packed vector."""
         slices, start = {}, 0
         for name in BLOCKS:
             if name in free:
-                size = self.block(name).numel()
-                slices[name] = slice(start, start + size)
-                start += size
-        if unknown := set(free) - set(BLOCKS):
+                stop = start + self.size(name)
+                slices[name] = slice(start, stop)
+                start = stop
+        if len(slices) < len(free) and (unknown := set(free) - set(BLOCKS)):
             raise ValueError(f"a scene has no block {', '.join(sorted(unknown))}; it has {', '.join(BLOCKS)}")
         return slices
 

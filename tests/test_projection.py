@@ -86,6 +86,17 @@ def test_the_jacobian_holds_at_no_rotation_and_near_a_half_turn() -> None:
         np.testing.assert_allclose(jacobian[..., :3], difference, atol=1e-6)
 
 
+def test_a_point_behind_the_camera_has_no_pixel() -> None:
+    """Its mirror image through the centre of projection would look like a good one to a solver."""
+    scene = scenes()[0]
+    away = scene.with_pose(Pose(scene.pose.rotation, -scene.pose.translation_mm))
+    assert np.isnan(project_points(away, points())).all()
+    through = scene.with_pose(Pose(scene.pose.rotation, torch.tensor([0.0, 0.0, 40.0]).double()))
+    ahead = through.pose.apply(points().at(through))[:, 2].numpy() > 1
+    assert 0 < ahead.sum() < 68
+    np.testing.assert_array_equal(np.isfinite(project_points(through, points())).all(1), ahead)
+
+
 @pytest.mark.parametrize("angle", ANGLES)
 def test_camera_rotation_is_the_poses(angle: float) -> None:
     w = angle * np.array([0.36, 0.48, 0.8])

@@ -12,9 +12,10 @@ import torch
 from contracts import assert_finite, same_scene
 from toy import landmarks_of, observe, photograph, toy_model, toy_scene, turned
 
+from facefit.fitting.gauss_newton import GaussNewton
 from facefit.fitting.recipe import fit
 from facefit.fitting.result import FitResult, Status
-from facefit.fitting.stages import FAST, STANDARD
+from facefit.fitting.stages import FAST, LIGHT, STANDARD, Stage
 from facefit.models.camera import Camera, Pose
 from facefit.models.scene import Scene
 from facefit.observation import Observation
@@ -92,6 +93,17 @@ def test_a_given_start_is_where_the_fit_begins() -> None:
         assert stage.status.ok
     assert float((result.scene.shape(toy_model()) - TRUTH.shape(toy_model())).norm(dim=1).median()) < 1.5
     assert same_scene(TRUTH, toy_scene(6, yaw=8))
+
+
+def test_a_given_start_keeps_its_light_until_a_step_is_taken() -> None:
+    look = Stage("look", LIGHT, False, photometric_px=64, samples=300, solver=GaussNewton(steps=0))
+    assert same_scene(fit(observe(TRUTH), toy_model(), start=TRUTH, stages=[look]).scene, TRUTH)
+    # Without a start: white, from everywhere, as bright as the face is in front.
+    guessed = fit(observe(TRUTH), toy_model(), stages=[look]).scene.lighting
+    front = torch.tensor([[0.0, 0.0, 1.0]])
+    assert not guessed.coefficients[1:].any()
+    level = float(TRUTH.lighting.irradiance(front).mean())
+    assert float(guessed.irradiance(front).mean()) == pytest.approx(level, rel=0.3)
 
 
 def test_without_landmarks_the_photograph_is_fitted_from_the_middle() -> None:
