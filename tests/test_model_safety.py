@@ -167,6 +167,8 @@ def mutated(data: bytes, draw: st.DataObject) -> bytes:
     """
     changed = bytearray(data)
     for _ in range(draw.draw(st.integers(1, 4))):
+        if not changed:
+            break
         reach = draw.draw(st.sampled_from([64, 512, 4096, len(changed)]))
         at = draw.draw(st.integers(0, max(0, min(reach, len(changed)) - 1)))
         match draw.draw(st.integers(0, 4)):
