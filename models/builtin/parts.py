@@ -102,17 +102,18 @@ def add_mouth(mesh: HalfMesh, contact: Ints, island: Array) -> None:
     around = np.stack([np.sin(turn), np.cos(turn)], axis=1)
     loops, charts = [contact], [island[:2] + island[2] * around]
     lift = np.sign(upward) * np.sqrt(np.abs(upward))
-    for back, spread, narrow, shrink in (
-        (1.6, 0.0, 1.0, 0.92),
-        (3.2, 0.35, 0.995, 0.84),
-        (5.4, 3.0, 0.98, 0.72),
-        (7.5, 9.0, 1.0, 0.6),
-        (16.0, 14.0, 1.1, 0.45),
-        (38.0, 16.0, 0.95, 0.3),
+    # The first rings step down and up again, so that no straight line of sight passes between closed lips.
+    for back, spread, drop, narrow, shrink in (
+        (1.6, 0.0, 0.5, 1.0, 0.92),
+        (3.2, 0.0, -0.1, 0.995, 0.84),
+        (5.4, 3.0, 0.0, 0.98, 0.72),
+        (7.5, 9.0, 0.0, 1.0, 0.6),
+        (16.0, 14.0, 0.0, 1.1, 0.45),
+        (38.0, 16.0, 0.0, 0.95, 0.3),
     ):
         ring = start.copy()
         ring[:, 0] *= narrow
-        ring[:, 1] += spread * lift
+        ring[:, 1] += spread * lift - drop * np.abs(np.cos(turn)) ** 0.25
         ring[:, 2] -= back
         loops.append(mesh.add_vertices(ring, "mouth"))
         charts.append(island[:2] + shrink * island[2] * around)
