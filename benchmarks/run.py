@@ -91,16 +91,18 @@ class Run:
             return {name: stored[name] for name in stored.files}
 
 
-def run_items(run: Run, keys: Sequence[str], work: Work, *, jobs: int = 1, label: str = "items") -> list[Row]:
+def run_items(
+    run: Run, keys: Sequence[str], work: Work, *, jobs: int = 1, label: str = "items", apart: bool = False
+) -> list[Row]:
     """One row per key, in the order of the keys; `error` holds the sentence of what failed, else None.
 
-    `work` runs in `jobs` processes of one thread each when jobs > 1, so it must be picklable.
+    `work` runs in `jobs` processes of one thread each when jobs > 1 (or `apart`), so it must be picklable.
     """
     fingerprint = run.fingerprint
     rows = {key: row for key in keys if (row := run.finished(key, fingerprint)) is not None}
     waiting = [key for key in keys if key not in rows]
     with _progress(label, len(keys), len(rows)) as advance:
-        for key, row, arrays in _results(waiting, work, jobs):
+        for key, row, arrays in _results(waiting, work, jobs, apart):
             row = {"item": key, **row, "fingerprint": fingerprint}
             run.keep(key, row, arrays)
             rows[key] = row
@@ -108,14 +110,14 @@ def run_items(run: Run, keys: Sequence[str], work: Work, *, jobs: int = 1, label
     return [rows[key] for key in keys]
 
 
-def _results(keys: Sequence[str], work: Work, jobs: int) -> Iterator[tuple[str, Row, Arrays]]:
-    if jobs <= 1 or len(keys) <= 1:
+def _results(keys: Sequence[str], work: Work, jobs: int, apart: bool) -> Iterator[tuple[str, Row, Arrays]]:
+    if not apart and (jobs <= 1 or len(keys) <= 1):
         for key in keys:
             yield key, *attempt(work, key)
         return
     with _one_thread_each():
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(jobs, len(keys)), mp_context=context)
+        pool = ProcessPoolExecutor(max(1, min(jobs, len(keys))), mp_context=context)
         try:
             futures: dict[Future[tuple[Row, Arrays]], str] = {pool.submit(attempt, work, k): k for k in keys}
             for future in as_completed(futures):

@@ -133,9 +133,8 @@ def throughput(photo: Path, model: str, method: str, jobs: int, count: int = 8) 
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder), {"benchmark": "throughput"})
         keys = [f"{k:03d}" for k in range(max(count, 4 * jobs))]
-        rows = run_items(
-            run, keys, ThroughputWork(photo, model, method), jobs=jobs, label=f"{jobs} processes"
-        )
+        work = ThroughputWork(photo, model, method)
+        rows = run_items(run, keys, work, jobs=jobs, label=f"{jobs} processes", apart=True)
     good = [row for row in rows if row["error"] is None]
     if not good:
         raise UnreadableInput(f"{photo}: {rows[0]['error']}")
