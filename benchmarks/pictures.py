@@ -25,9 +25,11 @@ YAW_SIGMA_DEG, YAW_LIMIT_DEG = 22.0, 60.0
 TILT_SIGMA_DEG = 7.0
 # Longer side of the field of view, from a wide selfie to a short telephoto lens.
 FIELD_OF_VIEW_DEG = (15.0, 60.0)
-FACE_WIDTH_PX = (150.0, 300.0)
+FACE_WIDTH_PX = (150.0, 260.0)
 FACE_WIDTH_MM = 140.0
 ACTIVE_EXPRESSIONS = 5
+# Linear reflectance of skin, lips and lashes.
+SKIN_REFLECTANCE = (0.01, 0.95)
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,21 @@ def draw_scene(model: Any, rng: np.random.Generator) -> Any:
         facing @ rotation, torch.tensor([float(shift[0]), float(shift[1]), distance])
     )
     lighting = draw_lighting(rng)
-    identity, albedo = normal(model.n_identity), normal(model.n_albedo)
+    identity, albedo = normal(model.n_identity), draw_albedo(model, rng)
     return Scene(identity, expression, albedo, pose, camera, lighting)
+
+
+def draw_albedo(model: Any, rng: np.random.Generator) -> torch.Tensor:
+    """N(0, 1), drawn again until the face reflects what skin can: a linear model also says less than nothing."""
+    skin = torch.from_numpy(np.asarray(model.topology.region("face"), np.int64))
+    low, high = SKIN_REFLECTANCE
+    for attempt in range(60):
+        # If the model's own prior never gives skin, come nearer to its mean.
+        drawn = torch.from_numpy(rng.normal(size=model.n_albedo)).float() * 0.7 ** (attempt // 20)
+        reflected = model.albedo(drawn)[skin]
+        if float(((reflected >= low) & (reflected <= high)).float().mean()) > 0.98:
+            break
+    return drawn
 
 
 def draw_lighting(rng: np.random.Generator) -> Any:
@@ -165,13 +180,13 @@ def occlude(
         side, other = (17, 26) if rng.random() < 0.5 else (26, 17)
         across = marks[other] - marks[side]
         up = np.array([across[1], -across[0]]) * (1 if across[0] > 0 else -1)
-        start = marks[side] + 0.5 * across + 0.7 * up
-        for strand in rng.uniform(-0.15, 0.15, 40):
-            middle = marks[side] + (0.1 + strand) * across + 0.25 * up
-            end = marks[side] + (0.7 * strand - 0.05) * across - (0.5 + rng.random()) * up
+        start = marks[side] + 0.4 * across + 0.6 * up
+        for strand in rng.uniform(-0.08, 0.08, 40):
+            middle = marks[side] + (0.05 + strand) * across + 0.3 * up
+            end = marks[side] + (strand - 0.1) * across - 0.6 * rng.random() * up
             t = np.linspace(0, 1, 20)[:, None]
             curve = (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end
-            pen.line(curve.ravel().tolist(), fill=255, width=int(0.05 * np.linalg.norm(across)) + 1)
+            pen.line(curve.ravel().tolist(), fill=255, width=int(0.015 * np.linalg.norm(across)) + 1)
     alpha = gaussian_filter(np.asarray(canvas, np.float64) / 255, 1.0)[..., None]
     grain = gaussian_filter(rng.normal(size=image.shape[:2]), 2)[..., None]
     painted = np.clip(color * (1 + 0.6 * grain), 0, 1)
