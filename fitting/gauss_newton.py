@@ -98,9 +98,9 @@ def cost_by_term(residuals: Sequence[AbstractResidual], scene: Scene) -> dict[st
 def damped_step(system: NormalEquations, damping: float) -> Float[Tensor, "unknowns"] | None:
     """The minimiser of the damped quadratic, or None where the matrix is not positive definite."""
     diagonal = system.matrix.diagonal()
-    # An unknown that no residual sees has a zero row; the floor holds it where it is.
-    floor = 1e-12 * float(diagonal.max()) + 1e-30
-    damped = system.matrix + torch.diag(damping * diagonal + floor)
+    # An unknown that no residual sees has a zero row; a one on its diagonal holds it where it is.
+    added = torch.where(diagonal > 0, damping * diagonal, torch.ones_like(diagonal))
+    damped = system.matrix + torch.diag(added)
     factor, failed = torch.linalg.cholesky_ex(damped)
     if int(failed):
         return None

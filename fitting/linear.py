@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from facefit.fitting.residuals.landmarks import INNER
 from facefit.models.camera import Camera, Pose
@@ -21,7 +22,7 @@ NEAREST_HEAD_MM = 150.0
 
 
 def landmark_start(observation: Observation, model: LinearFaceModel) -> Scene:
-    """The mean face posed by scaled orthography (POS) on the inner landmarks; a frontal guess without landmarks.
+    """The mean face posed by POSIT on the inner landmarks; a frontal guess without landmarks.
 
     Source: DeMenthon and Davis, "Model-based object pose in 25 lines of code", IJCV 1995: the two rows of the best
     affine camera are made orthonormal, their mean length is focal / depth.
@@ -37,20 +38,44 @@ def landmark_start(observation: Observation, model: LinearFaceModel) -> Scene:
         return scene.with_pose(_middle(camera))
     points = model.landmark_points(model.mean).double().numpy()[chosen]
     pixels = observation.landmarks[landmarks.numbers[chosen]].astype(np.float64)
-    middle, centre = points.mean(0), pixels.mean(0)
-    affine, *_ = np.linalg.lstsq(points - middle, pixels - centre, rcond=None)
-    u, singular, vt = np.linalg.svd(affine.T, full_matrices=False)
-    if not np.isfinite(singular).all() or singular[-1] < 1e-9:
+    focal = float(camera.focal_px)
+    rays = np.column_stack([(pixels - camera.principal_point.double().numpy()) / focal, np.ones(len(pixels))])
+    # As if the camera looked straight at the face: away from the middle of a picture a face is stretched.
+    turn = _turn_onto(rays.mean(0))
+    straight = rays @ turn
+    posed = posit(points, straight[:, :2] / straight[:, 2:])
+    if posed is None:
         return scene.with_pose(_middle(camera))
-    rows = u @ vt
-    rotation = np.stack([rows[0], rows[1], np.cross(rows[0], rows[1])])
-    depth = max(float(camera.focal_px) / singular.mean(), NEAREST_HEAD_MM)
-    ray = np.append((centre - camera.principal_point.double().numpy()) / float(camera.focal_px), 1.0)
-    # The camera looks at the centroid along `ray`: the orthographic rotation is relative to that line of sight.
-    rotation = _turn_onto(ray) @ rotation
-    translation = depth * ray - rotation @ middle
+    rotation, translation = turn @ posed[0], turn @ posed[1]
+    if float(rotation[2] @ points.mean(0) + translation[2]) < NEAREST_HEAD_MM:
+        # Beside the camera rather than before it: no face is seen so.
+        return scene.with_pose(_middle(camera))
     pose = Pose.from_camera_from_model(torch.from_numpy(rotation), torch.from_numpy(translation))
     return scene.with_pose(Pose(pose.rotation.float(), pose.translation_mm.float()))
+
+
+def posit(
+    points: Float[np.ndarray, "n 3"], seen: Float[np.ndarray, "n 2"], rounds: int = 4
+) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]] | None:
+    """Rotation and translation (mm) of points from their images at focal length 1; None where they are no face.
+
+    Rounds of scaled orthography; after each, an image point is scaled by its depth over that of the middle,
+    which makes the next exact where the depths are.
+    """
+    middle, image = points.mean(0), seen
+    rotation, translation = np.eye(3), np.zeros(3)
+    for _ in range(rounds):
+        centre = image.mean(0)
+        affine, *_ = np.linalg.lstsq(points - middle, image - centre, rcond=None)
+        u, singular, vt = np.linalg.svd(affine.T, full_matrices=False)
+        if not np.isfinite(singular).all() or not 1e-7 < singular.mean() or singular[-1] < 1e-6 * singular[0]:
+            return None
+        rows = u @ vt
+        rotation = np.stack([rows[0], rows[1], np.cross(rows[0], rows[1])])
+        distance = max(1 / singular.mean(), NEAREST_HEAD_MM)
+        translation = distance * np.append(centre, 1.0) - rotation @ middle
+        image = seen * (1 + (points - middle) @ rotation[2] / distance)[:, None]
+    return rotation, translation
 
 
 def _turn_onto(ray: np.ndarray) -> np.ndarray:

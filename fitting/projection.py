@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -9,6 +12,9 @@ from jaxtyping import Float
 from facefit.models.camera import FACING
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
+
+EYE = np.eye(3)
+CAMERA_FACING = np.array(FACING)
 
 # A point nearer to the camera than this, or behind it, has no picture.
 NEAREST_MM = 1.0
@@ -54,7 +60,7 @@ def model_points(scene: Scene, points: SurfacePoints) -> Float[np.ndarray, "poin
 
 def project_points(scene: Scene, points: SurfacePoints) -> Float[np.ndarray, "points 2"]:
     """Pixels of surface points, in float64; NaN where one is not in front of the camera, so that no step goes there."""
-    rotation = camera_rotation(scene.pose.rotation.numpy())
+    rotation, _ = rotation_of(scene)
     x, y, z = rotation @ model_points(scene, points).T + scene.pose.translation_mm.numpy()[:, None]
     ahead = np.where(z > NEAREST_MM, z, np.nan)
     relative = float(scene.camera.focal_px) * np.stack([x, y], 1) / ahead[:, None]
@@ -62,16 +68,25 @@ def project_points(scene: Scene, points: SurfacePoints) -> Float[np.ndarray, "po
     return pixels
 
 
+@lru_cache(maxsize=4)
+def rotation_of(scene: Scene) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3 3"]]:
+    """`Pose.camera_from_model` and the right Jacobian of its rotation vector, in float64.
+
+    Every term asks for them at the same scene; without torch, which would cost more than the arithmetic.
+    """
+    w = scene.pose.rotation.numpy().astype(np.float64)
+    return camera_rotation(w), right_jacobian(w)
+
+
 def camera_rotation(w: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
-    """`Pose.camera_from_model` in float64 without torch, which would cost more than the arithmetic."""
-    w = w.astype(np.float64)
-    angle = float(np.linalg.norm(w))
+    """FACING exp(w) by Rodrigues' formula."""
+    angle = math.sqrt(w @ w)
     cross = skew(w[None])[0]
     if angle < 1e-4:
-        rotation = np.eye(3) + cross + cross @ cross / 2
+        rotation = EYE + cross + cross @ cross / 2
     else:
-        rotation = np.eye(3) + np.sin(angle) / angle * cross + (1 - np.cos(angle)) / angle**2 * cross @ cross
-    facing: Float[np.ndarray, "3 3"] = np.array(FACING) @ rotation
+        rotation = EYE + math.sin(angle) / angle * cross + (1 - math.cos(angle)) / angle**2 * cross @ cross
+    facing: Float[np.ndarray, "3 3"] = CAMERA_FACING @ rotation
     return facing
 
 
@@ -84,8 +99,7 @@ def project_with_jacobian(
     """
     basis = points.basis64
     p = model_points(scene, points)
-    w = scene.pose.rotation.numpy().astype(np.float64)
-    rotation = camera_rotation(w)
+    rotation, right = rotation_of(scene)
     camera_points = p @ rotation.T + scene.pose.translation_mm.numpy()
     focal = float(scene.camera.focal_px)
     x, y, z = camera_points.T
@@ -99,7 +113,7 @@ def project_with_jacobian(
         axis=1,
     )
     by_point = by_camera_point @ rotation
-    by_rotation = -by_point @ skew(p) @ right_jacobian(w)
+    by_rotation = -by_point @ skew(p) @ right
     jacobian = np.concatenate([by_rotation, by_camera_point, relative[:, :, None], by_point @ basis], axis=2)
     return relative + scene.camera.principal_point.numpy(), jacobian
 
@@ -113,16 +127,13 @@ def skew(vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3 3"]:
 
 def right_jacobian(w: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
     """exp(w + dw) = exp(w) exp(J_r(w) dw) to first order (Sola et al. 2018, equation 143)."""
-    angle = float(np.linalg.norm(w))
+    angle = math.sqrt(w @ w)
     cross = skew(w[None])[0]
     if angle < 1e-4:
-        near_zero: Float[np.ndarray, "3 3"] = np.eye(3) - cross / 2 + cross @ cross / 6
-        return near_zero
-    found: Float[np.ndarray, "3 3"] = (
-        np.eye(3)
-        - (1 - np.cos(angle)) / angle**2 * cross
-        + (angle - np.sin(angle)) / angle**3 * cross @ cross
-    )
+        first, second = 0.5, 1 / 6
+    else:
+        first, second = (1 - math.cos(angle)) / angle**2, (angle - math.sin(angle)) / angle**3
+    found: Float[np.ndarray, "3 3"] = EYE - first * cross + second * cross @ cross
     return found
 
 
@@ -131,7 +142,7 @@ def free_columns(scene: Scene, free: tuple[str, ...], blocks: tuple[str, ...]) -
     layout = scene.layout(free)
     pairs, start = [], 0
     for name in blocks:
-        size = scene.block(name).numel()
+        size = scene.size(name)
         if name in layout:
             pairs.append((slice(start, start + size), layout[name]))
         start += size

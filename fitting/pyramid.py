@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 
 from facefit.observation import Observation
 
@@ -48,13 +48,18 @@ def face_pyramid(observation: Observation, sizes: Sequence[int]) -> list[Pyramid
     The crop is completed to a square (unusable pixels), so that both axes have exactly the same scale.
     """
     left, top, right, bottom = face_box(observation)
-    side = max(right - left, bottom - top)
-    crop = np.ascontiguousarray(observation.image[top:bottom, left:right])
-    pixels = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
-    usable = torch.ones(1, 1, bottom - top, right - left)
+    # A crop many times larger than the largest level is first averaged in blocks of whole pixels: a large
+    # photograph as floating-point numbers would fill the memory.
+    block = max(1, max(right - left, bottom - top) // (4 * max(sizes, default=1)))
+    crop = _blocks(observation.image[top:bottom, left:right], block)
+    pixels = torch.from_numpy(crop).permute(2, 0, 1)[None] / 255
+    usable = torch.ones(1, 1, *crop.shape[:2])
     if observation.mask is not None:
-        usable = torch.from_numpy(observation.mask[top:bottom, left:right].astype(np.float32))[None, None]
-    missing = (0, side - (right - left), 0, side - (bottom - top))
+        kept = _blocks(observation.mask[top:bottom, left:right, None], block)
+        usable = torch.from_numpy(kept).permute(2, 0, 1)[None]
+    height, width = crop.shape[:2]
+    side = max(height, width)
+    missing = (0, side - width, 0, side - height)
     pixels = torch.nn.functional.pad(pixels, missing, mode="replicate")
     usable = torch.nn.functional.pad(usable, missing)
     levels = []
@@ -62,8 +67,22 @@ def face_pyramid(observation: Observation, sizes: Sequence[int]) -> list[Pyramid
         size = min(size, side)
         image = _shrink(pixels, size)[0].permute(1, 2, 0).contiguous().numpy()
         kept = _shrink(usable, size)[0, 0].numpy() > 0.99
-        levels.append(PyramidLevel(image, kept, size / side, np.array([left, top], dtype=np.float64)))
+        levels.append(
+            PyramidLevel(image, kept, size / (side * block), np.array([left, top], dtype=np.float64))
+        )
     return levels
+
+
+def _blocks(
+    image: UInt8[np.ndarray, "height width channels"], block: int
+) -> Float[np.ndarray, "rows columns channels"]:
+    """Means over blocks of block x block pixels, what is left over at the far borders dropped."""
+    rows, columns = image.shape[0] // block, image.shape[1] // block
+    if block == 1 or not rows or not columns:
+        return image.astype(np.float32)
+    whole = image[: rows * block, : columns * block].reshape(rows, block, columns, block, -1)
+    mean: Float[np.ndarray, "rows columns channels"] = whole.mean((1, 3), dtype=np.float32)
+    return mean
 
 
 def _shrink(image: torch.Tensor, size: int) -> torch.Tensor:

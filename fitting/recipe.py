@@ -46,6 +46,10 @@ def fit(
     scene = landmark_start(observation, model) if start is None else start
     if not bool(torch.isfinite(scene.pack(tuple(b for b in BLOCKS if b != "offsets"))).all()):
         raise ValueError("the start holds NaN or infinite numbers; a fit needs a finite scene to begin with")
+    if scene.offsets is not None:
+        raise ValueError(
+            "the start has per-vertex offsets; these stages fit coefficients, start without offsets"
+        )
     sizes = sorted({stage.photometric_px for stage in stages if stage.photometric_px})
     levels = dict(zip(sizes, face_pyramid(observation, sizes), strict=True))
     reports: list[StageReport] = []
@@ -75,7 +79,7 @@ def fit(
             landmarks_fitted=fitted,
         )
         if first is not None:
-            result = with_colour_figures(result, first, levels[sizes[-1]])
+            result = with_colour_figures(result, first, levels[sizes[len(sizes) // 2]])
     return replace(result, timings={"fit": time.perf_counter() - began})
 
 
@@ -131,7 +135,7 @@ def exposed(scene: Scene, model: LinearFaceModel, level: PyramidLevel, samples: 
 def with_colour_figures(result: FitResult, first: Scene, level: PyramidLevel) -> FitResult:
     """The result with the colour error of its scene and of the `first` one, both over the pixels now in use."""
     scene, model = result.scene, result.model
-    residual = PhotometricResidual(model, surface_samples(model, 2000), level).freeze(scene)
+    residual = PhotometricResidual(model, surface_samples(model, 1000), level).freeze(scene)
     frozen = residual.frozen
     if frozen is None or not len(frozen.chosen):
         return replace(result, pixels_used=0.0)

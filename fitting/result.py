@@ -17,7 +17,7 @@ class Status(enum.Enum):
     """How a solver ended; the value is the sentence a user reads."""
 
     CONVERGED = "The fit converged."
-    STEPS_USED = "The fit used all its steps and was still improving slightly."
+    STEPS_USED = "The fit took all the steps of its recipe."
     NO_DESCENT = "No step lowered the cost any further."
     NOT_FINITE = "The cost became infinite or NaN; the last finite state was kept."
     BEHIND_CAMERA = "Part of the face ended up behind the camera: the landmarks are those of no face."
@@ -64,6 +64,10 @@ class FitResult:
 
     @property
     def status(self) -> Status:
+        """The last stage's, unless an earlier one lost its way."""
+        for stage in self.stages:
+            if stage.status in (Status.NOT_FINITE, Status.BEHIND_CAMERA):
+                return stage.status
         return self.stages[-1].status if self.stages else Status.NOTHING_TO_FIT
 
     @property

@@ -41,19 +41,27 @@ FAST: tuple[Stage, ...] = (
 STANDARD: tuple[Stage, ...] = (
     *FAST,
     Stage(
-        "light", LIGHT, False, photometric_px=64, samples=1000, solver=GaussNewton(steps=5, tolerance=2e-2)
+        "light", LIGHT, False, photometric_px=64, samples=1000, solver=GaussNewton(steps=3, tolerance=2e-2)
     ),
     # One size is enough: the landmarks leave less than two pixels here, and what a finer picture would add is detail
     # that the coefficients cannot say (192 px: no gain on path-traced heads; 64 px first: slightly worse).
-    Stage("dense", ALL, True, True, photometric_px=128, samples=1000, solver=GaussNewton(steps=6)),
+    Stage(
+        "dense",
+        ALL,
+        True,
+        True,
+        photometric_px=128,
+        samples=1000,
+        solver=GaussNewton(steps=6, tolerance=2e-3),
+    ),
     # Shape is settled. Colour may follow the photograph more closely than shape could without being bent by it.
     Stage(
         "colour",
         LIGHT,
         False,
         photometric_px=256,
-        samples=2000,
+        samples=1000,
         independent=600.0,
-        solver=GaussNewton(steps=3),
+        solver=GaussNewton(steps=2),
     ),
 )

@@ -69,7 +69,9 @@ def fit_batched(
             landmarks_fitted=pixels,
             timings={"fit": seconds},
         )
-        results.append(with_colour_figures(result, first[b], pyramids[b][-1]) if first else result)
+        results.append(
+            with_colour_figures(result, first[b], pyramids[b][len(sizes) // 2]) if first else result
+        )
     return results
 
 

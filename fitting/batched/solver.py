@@ -102,12 +102,12 @@ def _descend(
     taken = torch.zeros_like(active)
     total = cost.clone()
     diagonal = matrix.diagonal(dim1=1, dim2=2)
-    floor = 1e-12 * diagonal.amax(1, keepdim=True) + 1e-30
     for _ in range(solver.refusals):
         waiting = active & ~taken
         if not bool(waiting.any()):
             break
-        damped = matrix + torch.diag_embed(damping[:, None] * diagonal + floor)
+        added = torch.where(diagonal > 0, damping[:, None] * diagonal, torch.ones_like(diagonal))
+        damped = matrix + torch.diag_embed(added)
         factor, failed = torch.linalg.cholesky_ex(damped)
         step = -torch.cholesky_solve(gradient[..., None], factor)[..., 0]
         tried = scenes.x.clone()

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facefit.fitting.projection import SurfacePoints, camera_rotation, model_points
+from facefit.fitting.projection import SurfacePoints, model_points, rotation_of
 from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations
 from facefit.fitting.residuals.landmarks import LandmarkResidual, face_scale_px, landmark_covariance
 from facefit.models.face_model import LinearFaceModel
@@ -37,7 +37,7 @@ class Silhouette:
 
     def at(self, scene: Scene) -> OnSilhouette:
         """The candidates that face both ways at this scene, cut where the surface is seen edge-on."""
-        rotation = camera_rotation(scene.pose.rotation.numpy())
+        rotation, _ = rotation_of(scene)
         points = model_points(scene, self.points) @ rotation.T + scene.pose.translation_mm.numpy()
         a, b, c = points[self.corner].transpose(1, 0, 2)
         doubled_area = np.cross(b - a, c - a)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from facefit.fitting.projection import camera_rotation, right_jacobian
+from facefit.fitting.projection import rotation_of
 from facefit.fitting.pyramid import PyramidLevel
 from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations
 from facefit.fitting.residuals.landmarks import GEOMETRY, assemble
@@ -197,8 +197,7 @@ def _evaluate(
         samples.geometry_basis,
         samples.albedo_basis,
         scene.lighting.coefficients.numpy().astype(np.float64),
-        camera_rotation(scene.pose.rotation.numpy()),
-        right_jacobian(scene.pose.rotation.numpy().astype(np.float64)),
+        *rotation_of(scene),
         scene.pose.translation_mm.numpy().astype(np.float64),
         float(scene.camera.focal_px),
         scene.camera.principal_point.numpy().astype(np.float64),
