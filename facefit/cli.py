@@ -11,9 +11,8 @@ import contextlib
 import importlib
 import json
 import os
-import shutil
+import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import facefit
-from facefit.errors import FacefitError, UnreadableInput
+from facefit.errors import FacefitError
+from facefit.output_folder import whole_folder
 
 if TYPE_CHECKING:
     from facefit.fitting.result import FitResult
@@ -123,6 +123,8 @@ def fit_photos(photos: tuple[Path, ...], threads: int | None, **options: Any) ->
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads is not None:
         _limit_threads(threads)
+    # Asked to end, unwind as on Ctrl-C, so that no half-written folder is left.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         code = _run(photos, request)
     except KeyboardInterrupt:
@@ -268,72 +270,6 @@ def _report_error(photo: Path | None, error: Exception, request: Request) -> int
         )
     click.echo(_printable(f"facefit: {sentence}"), err=True)
     return code
-
-
-@contextlib.contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `folder` when the block ends well, and vanishes when it does not.
-
-    A folder that is already there is replaced only if it is an earlier result or empty; what the user has put
-    beside the result's own files stays.
-    """
-    target = Path(os.path.realpath(folder))
-    partial: Path | None = None
-    try:
-        if target.exists() and not _is_result(target):
-            raise UnreadableInput(f"{folder} exists and is not a facefit result: give another place with -o")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}-", dir=target.parent))
-        yield partial
-        partial.chmod(0o777 & ~_umask())
-        _put_in_place(partial, target)
-    except OSError as error:
-        if error.filename and not Path(str(error.filename)).is_relative_to(target.parent):
-            raise  # not about writing here: a file of facefit's own, say
-        in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
-        reason = "a file is in the way" if in_the_way else error.strerror or str(error)
-        raise UnreadableInput(f"cannot write {folder}: {reason}; give another place with -o") from None
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _is_result(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
-    try:
-        described = json.loads((folder / "result.json").read_text("utf-8"))
-    except FileNotFoundError:
-        return folder != Path.cwd() and not any(folder.iterdir())
-    except (OSError, ValueError):
-        return False
-    return isinstance(described, dict) and "facefit" in described
-
-
-def _put_in_place(partial: Path, target: Path) -> None:
-    if not target.exists():
-        partial.replace(target)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}-", dir=target.parent))
-    former = aside / target.name
-    try:
-        target.replace(former)
-        try:
-            partial.replace(target)
-        except BaseException:
-            former.replace(target)
-            raise
-        for own in former.iterdir():
-            if not (target / own.name).exists():
-                own.replace(target / own.name)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 @contextlib.contextmanager

@@ -234,17 +234,19 @@ def test_a_limit_on_file_size_is_met_in_a_sentence(toy: dict[str, str], tmp_path
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows sends Ctrl-C to a whole console")
-def test_ctrl_c_leaves_nothing(toy: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_whoever_ends_it_nothing_is_left(toy: dict[str, str], tmp_path: Path, number: int, code: int) -> None:
     running = subprocess.Popen(
         command(toy), cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
     while not os.listdir(tmp_path) and running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
-    running.send_signal(signal.SIGINT)  # while it writes its folder
+    running.send_signal(number)  # while it writes its folder
     _, said = running.communicate(timeout=120)
-    assert running.returncode == 130, said
-    assert "interrupted; nothing half-written is left behind" in said
+    assert running.returncode == code, said
+    if number == signal.SIGINT:
+        assert "interrupted; nothing half-written is left behind" in said
     assert "Traceback" not in said
     assert os.listdir(tmp_path) == []
 
