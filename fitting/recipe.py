@@ -58,9 +58,9 @@ def fit(
         for number, stage in enumerate(stages):
             if progress is not None:
                 progress(stage.name, number / len(stages))
+            if stage.photometric_px and stage.expose:
+                scene = exposed(scene, model, levels[stage.photometric_px], stage.samples)
             if stage.photometric_px and first is None:
-                if start is None:
-                    scene = exposed(scene, model, levels[stage.photometric_px], stage.samples)
                 first = scene
             evidence = terms(stage, observation, model, levels.get(stage.photometric_px))
             # Priors alone would only draw the face back to the mean.

@@ -17,7 +17,8 @@ ALL = (*SHAPE, *LIGHT)
 class Stage:
     """One solve: what is free, which terms speak, at which size the photograph is read (0: not at all).
 
-    `core_only` reads the middle of the face only. `independent` is how many independent observations all photometric
+    `core_only` reads the middle of the face only; `expose` begins with white light at the photograph's brightness,
+    whatever light the scene had. `independent` is how many independent observations all photometric
     samples are worth (see the term); `prior` scales the belief in the coefficients' N(0, 1).
     """
 
@@ -28,6 +29,7 @@ class Stage:
     photometric_px: int = 0
     samples: int = 0
     core_only: bool = False
+    expose: bool = False
     independent: float = INDEPENDENT
     prior: float = 1.0
     solver: GaussNewton = GaussNewton()
@@ -41,7 +43,13 @@ FAST: tuple[Stage, ...] = (
 STANDARD: tuple[Stage, ...] = (
     *FAST,
     Stage(
-        "light", LIGHT, False, photometric_px=64, samples=1000, solver=GaussNewton(steps=3, tolerance=2e-2)
+        "light",
+        LIGHT,
+        False,
+        expose=True,
+        photometric_px=64,
+        samples=1000,
+        solver=GaussNewton(steps=3, tolerance=2e-2),
     ),
     # One size is enough: the landmarks leave less than two pixels here, and what a finer picture would add is detail
     # that the coefficients cannot say (192 px: no gain on path-traced heads; 64 px first: slightly worse).

@@ -43,12 +43,14 @@ def fit_batched(
             levels = None
             if stage.photometric_px:
                 levels = [pyramid[sizes.index(stage.photometric_px)] for pyramid in pyramids]
-                if first is None:
-                    first = [
+                now = unpacked(scenes, starts)
+                if stage.expose:
+                    now = [
                         exposed(scene, model, level, stage.samples)
-                        for scene, level in zip(unpacked(scenes, starts), levels, strict=True)
+                        for scene, level in zip(now, levels, strict=True)
                     ]
-                    scenes = Scenes.of(first, device)
+                    scenes = Scenes.of(now, device)
+                first = first or now
             terms = stage_terms(stage, observations, model, scenes, levels)
             stage_began = time.perf_counter()
             scenes, ends = solve(stage.solver, terms, scenes, stage.free)
