@@ -1,11 +1,19 @@
 """Laws of the built-in face model's shipped file."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
+from facefit.detection import DlibDetector
 from facefit.models import load_model
 from facefit.models.builtin import figures, store
 from facefit.models.builtin.generate import generate
+from facefit.models.camera import Camera
+from facefit.models.lighting import Lighting
+from facefit.models.scene import Scene
+from facefit.picture import project, render
 
 FLIP = np.array([-1.0, 1.0, 1.0])
 SINGLE_SHAPES = [
@@ -117,6 +125,53 @@ def test_skin_does_not_cut_itself(model: dict[str, np.ndarray], shapes: tuple[st
         o3d.utility.Vector3dVector(moved.astype(np.float64)), o3d.utility.Vector3iVector(triangles)
     )
     assert len(mesh.get_self_intersecting_triangles()) <= ALLOWED_CUTS.get("+".join(shapes), 0)
+
+
+# Both sexes pooled, millimetres. Face height: NIOSH survey (Zhuang and Bradtmiller 2005); the others: Farkas 1994.
+@pytest.mark.parametrize(
+    ("points", "mean_mm", "deviation_mm"),
+    [
+        ((48, 54), 49.6, 4.4),
+        ((27, 8), 118.0, 8.1),
+        ((36, 45), 88.0, 4.5),
+        ((39, 42), 34.0, 2.8),
+    ],
+    ids=["lip length", "face height", "biocular", "intercanthal"],
+)
+def test_dimensions_spread_as_surveys_say(
+    model: dict[str, np.ndarray], points: tuple[int, int], mean_mm: float, deviation_mm: float
+) -> None:
+    corners = model["triangles"][model["landmark_triangles"][list(points)]]
+    weights = model["landmark_barycentric"][list(points)]
+    first, second = np.einsum("pk,pkc->pc", weights, model["mean"][corners])
+    change = np.einsum("pk,mpkc->pmc", weights, model["identity"][:, corners])
+    length = np.linalg.norm(first - second)
+    deviation = np.linalg.norm((change[0] - change[1]) @ (first - second)) / length
+    assert length == pytest.approx(mean_mm, rel=0.12)
+    assert deviation == pytest.approx(deviation_mm, rel=0.35)
+
+
+@pytest.mark.slow
+def test_dlib_finds_drawn_people_and_their_landmarks() -> None:
+    model = load_model("builtin")
+    camera = Camera.from_field_of_view(320, 320, 22.0)
+    detector, random = DlibDetector(), torch.Generator().manual_seed(5)
+    errors = []
+    for _ in range(12):
+        scene = replace(
+            Scene.neutral(model, camera, distance_mm=850.0),
+            identity=torch.randn(model.n_identity, generator=random),
+            albedo=torch.randn(model.n_albedo, generator=random),
+            lighting=Lighting.directional(torch.tensor([0.4, 0.5, 1.0]), level=1.2, ambient=0.7),
+        )
+        color = render(scene, model).color.clamp(0.0, 1.0)
+        faces = detector.detect((color * 255.0).byte().numpy())
+        if faces:
+            expected = project(scene, model.landmark_points(scene.shape(model))).numpy()
+            eyes = np.linalg.norm(expected[36] - expected[45])
+            errors.append(np.linalg.norm(faces[0].landmarks - expected, axis=1)[17:].mean() / eyes)
+    assert len(errors) >= 11
+    assert np.mean(errors) < 0.035
 
 
 def test_right_expressions_mirror_left_ones(model: dict[str, np.ndarray]) -> None:

@@ -102,7 +102,7 @@ def masks(mesh: WholeMesh, loops: dict[str, list[Ints]]) -> Masks:
     lashes[margin[0]] = np.where(spokes <= len(spokes) // 2, 0.85, 0.35) * np.clip(0.35 + np.abs(upper), 0, 1)
     lashes[margin[1]] = np.where(spokes <= len(spokes) // 2, 0.32, 0.08) * np.clip(np.abs(upper), 0, 1)
     hairline = 74.0 - 0.0045 * x**2 + 6.0 * np.exp(-(((x - 30.0) / 14.0) ** 2))
-    crown = np.maximum(rise(y - hairline, -6.0, 13.0), rise(z, 32.0, 8.0) * rise(y, -42.0, -20.0))
+    crown = np.maximum(rise(y - hairline, -6.0, 13.0), rise(z + 0.25 * y, 42.0, 0.0) * rise(y, -42.0, -20.0))
     crown = np.maximum(crown, rise(z, -14.0, -26.0) * rise(y, -95.0, -70.0))
     face = skin * rise(z, 20.0, 50.0) * rise(y, -125.0, -110.0)
     centres = _spread(p[(face > 0.5)], 1.25 * BLOTCH_REACH_MM)
