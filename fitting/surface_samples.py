@@ -7,6 +7,7 @@ then costs the same whatever the size of the photograph and of the mesh.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -82,28 +83,43 @@ def gather(
 ) -> SurfaceSamples:
     """The samples' rows of the model's bases."""
     rows = sample_rows(model, triangles, barycentric)
-    shape_basis = np.concatenate([model.identity_basis.numpy(), model.expression_basis.numpy()])
-    position = sp.csr_matrix(rows[0])
-
-    def apply(
-        matrix: sp.csr_matrix, fields: Float[np.ndarray, "modes vertices 3"]
-    ) -> Float[np.ndarray, "s 3 m"]:
-        modes, vertices, _ = fields.shape
-        stacked = fields.transpose(1, 2, 0).reshape(vertices, 3 * modes)
-        return np.asarray(matrix @ stacked).reshape(matrix.shape[0], 3, modes)
-
-    basis = np.concatenate([apply(row, shape_basis) for row in rows], axis=1)
+    geometry = sp.vstack(rows).tocsr()
+    count, identity = len(triangles), model.n_identity
+    basis = np.empty((count, 9, identity + model.n_expression), dtype=np.float32)
+    for fields, first in ((model.identity_basis, 0), (model.expression_basis, identity)):
+        for start, part in _gathered(geometry, fields.numpy()):
+            at = first + start
+            basis[:, :, at : at + part.shape[2]] = (
+                part.reshape(3, count, 3, -1).transpose(1, 0, 2, 3).reshape(count, 9, -1)
+            )
+    albedo = np.empty((count, 3, model.n_albedo), dtype=np.float32)
+    for start, part in _gathered(rows[0], model.albedo_basis.numpy()):
+        albedo[:, :, start : start + part.shape[2]] = part
     mean = np.concatenate([row @ model.mean.numpy() for row in rows], axis=1)
     return SurfaceSamples(
         triangles=triangles,
         barycentric=barycentric,
         area_mm2=area,
         geometry_mean=np.ascontiguousarray(mean, dtype=np.float32),
-        geometry_basis=np.ascontiguousarray(basis, dtype=np.float32),
-        albedo_mean=np.ascontiguousarray(position @ model.albedo_mean.numpy(), dtype=np.float32),
-        albedo_basis=np.ascontiguousarray(apply(position, model.albedo_basis.numpy()), dtype=np.float32),
+        geometry_basis=basis,
+        albedo_mean=np.ascontiguousarray(rows[0] @ model.albedo_mean.numpy(), dtype=np.float32),
+        albedo_basis=albedo,
         core=in_core(model, mean[:, :3]),
     )
+
+
+# Modes gathered at a time: the transposed copy of all of them would double the model's memory.
+MODES_AT_A_TIME = 16
+
+
+def _gathered(
+    matrix: sp.csr_matrix, fields: Float[np.ndarray, "modes vertices 3"]
+) -> Iterator[tuple[int, Float[np.ndarray, "rows 3 part"]]]:
+    """`matrix` (rows, vertices) applied to a few modes after the other, with the first mode's number."""
+    vertices = fields.shape[1]
+    for start in range(0, len(fields), MODES_AT_A_TIME):
+        part = fields[start : start + MODES_AT_A_TIME].transpose(1, 2, 0).reshape(vertices, -1)
+        yield start, np.asarray(matrix @ part).reshape(matrix.shape[0], 3, -1)
 
 
 def in_core(model: LinearFaceModel, points: Float[np.ndarray, "n 3"]) -> Bool[np.ndarray, "n"]:
