@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from facefit.fitting.gauss_newton import GaussNewton
+from facefit.fitting.residual import AbstractResidual
 from facefit.fitting.residuals.photometric import INDEPENDENT
+from facefit.fitting.result import StageReport
+from facefit.models.scene import Scene
 
 POSE = ("rotation", "translation")
 SHAPE = (*POSE, "focal", "identity", "expression")
 LIGHT = ("albedo", "lighting")
 ALL = (*SHAPE, *LIGHT)
+
+
+class Solver(Protocol):
+    """Gauss-Newton, Adam, or one's own: lowers the summed cost of terms over the freed unknowns."""
+
+    def solve(
+        self, residuals: Sequence[AbstractResidual], scene: Scene, free: tuple[str, ...], name: str, /
+    ) -> tuple[Scene, StageReport]: ...
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,7 @@ class Stage:
     expose: bool = False
     independent: float = INDEPENDENT
     prior: float = 1.0
-    solver: GaussNewton = GaussNewton()
+    solver: Solver = GaussNewton()
 
 
 FAST: tuple[Stage, ...] = (

@@ -13,6 +13,7 @@ from facefit.fitting.batched.photometric import Gathered, Levels, PhotometricTer
 from facefit.fitting.batched.priors import prior_terms
 from facefit.fitting.batched.solver import solve
 from facefit.fitting.batched.terms import AbstractTerm, closure_term, landmark_term
+from facefit.fitting.gauss_newton import GaussNewton
 from facefit.fitting.linear import landmark_start
 from facefit.fitting.pyramid import PyramidLevel, face_pyramid
 from facefit.fitting.recipe import exposed, landmark_error, landmark_pixels, with_colour_figures
@@ -52,6 +53,10 @@ def fit_batched(
                     scenes = Scenes.of(now, device)
                 first = first or now
             terms = stage_terms(stage, observations, model, scenes, levels)
+            if not isinstance(stage.solver, GaussNewton):
+                raise ValueError(
+                    f"stage {stage.name!r}: a batch is solved by GaussNewton only; fit one by one"
+                )
             stage_began = time.perf_counter()
             scenes, ends = solve(stage.solver, terms, scenes, stage.free)
             share = (time.perf_counter() - stage_began) / len(observations)
