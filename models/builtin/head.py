@@ -112,4 +112,4 @@ def _back_chart(plane: Array) -> Array:
     return np.array([0.5, 0.195]) + 0.045 / (np.pi - BACK_ISLAND_FROM_RADIANS + 0.2) * away / UNITS_PER_RADIAN
 
 
-__all__ = ["Head", "Ints", "build_head"]
+__all__ = ["Head", "build_head"]
