@@ -45,6 +45,7 @@ def write(model: dict[str, np.ndarray], path: Path = PATH) -> None:
         tensors[name] = array.astype(np.uint16) if array.dtype == np.int32 else array
     tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     save_file(tensors, path, metadata={"expression_names": " ".join(names)})
+    path.chmod(0o644)  # safetensors makes a file only its owner may read
 
 
 def read(path: Path = PATH) -> dict[str, np.ndarray]:
