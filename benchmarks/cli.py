@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,9 @@ OUTPUT = click.Path(file_okay=False, path_type=Path)
 @click.group()
 def bench() -> None:
     """Measure accuracy and speed; figures with the protocol's name, failures counted."""
+    # As the command line does when it fits: idle OpenMP threads sleep instead of spinning. Before torch is
+    # imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def fails_with_a_sentence(command: Callable[..., None]) -> Callable[..., None]:
@@ -279,16 +283,24 @@ def synthetic(
 @click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
 @click.option("--photo", type=PHOTO, help="Default: scikit-image's portrait of an astronaut.")
 @click.option("--jobs", type=int, default=1, show_default=True, help="Processes for the batch figure.")
+@click.option("--threads", type=int, help="Of torch in the measured process; default torch's own.")
 @click.option("--quick", is_flag=True, help="Stages only: no scaling, batch or comparators.")
 @fails_with_a_sentence
 def speed(
-    model: str, models: tuple[str, ...], out: Path, method: str, photo: Path | None, jobs: int, quick: bool
+    model: str,
+    models: tuple[str, ...],
+    out: Path,
+    method: str,
+    photo: Path | None,
+    jobs: int,
+    threads: int | None,
+    quick: bool,
 ) -> None:
     """Milliseconds per stage, scaling, throughput, memory, and others on the same job."""
     from facefit.benchmarks.speed import evaluate_speed
 
     report = evaluate_speed(
-        out, model=model, method=method, photo=photo, models=models, jobs=jobs, quick=quick
+        out, model=model, method=method, photo=photo, models=models, jobs=jobs, threads=threads, quick=quick
     )
     finish(report, out)
 

@@ -176,9 +176,12 @@ def evaluate_speed(
     photo: Path | None = None,
     models: Sequence[str] = (),
     jobs: int = 1,
+    threads: int | None = None,
     quick: bool = False,
 ) -> Report:
     out.mkdir(parents=True, exist_ok=True)
+    if threads is not None:
+        torch.set_num_threads(threads)
     photo = photo or portrait(out)
     rows: list[Row] = [{"part": "stages", **row} for row in stages(photo, model, method)]
     rows.append({"part": "memory", "what": "peak resident size, MB", "note": _megabytes()})
