@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +12,10 @@ import torch
 
 from facefit.fitting.inliers import inlier_mask
 from facefit.fitting.linear import landmark_start, with_ambient_level
+from facefit.fitting.posterior import Posterior
 from facefit.fitting.projection import NEAREST_MM
 from facefit.fitting.pyramid import PyramidLevel, face_pyramid
-from facefit.fitting.residual import AbstractResidual
+from facefit.fitting.residual import AbstractResidual, normal_equations
 from facefit.fitting.residuals.closure import closure_residual
 from facefit.fitting.residuals.contour import contour_residual
 from facefit.fitting.residuals.landmarks import INNER, landmark_residual
@@ -69,6 +70,7 @@ def fit(
             reports.append(report)
         if reports and not in_front(scene, model):
             reports[-1] = replace(reports[-1], status=Status.BEHIND_CAMERA)
+        posterior = posterior_at(scene, stages, observation, model, levels)
         fitted = landmark_pixels(scene, model)
         result = FitResult(
             scene=scene,
@@ -77,10 +79,36 @@ def fit(
             stages=tuple(reports),
             landmark_error=landmark_error(observation, fitted),
             landmarks_fitted=fitted,
+            posterior=posterior,
         )
         if first is not None:
             result = with_colour_figures(result, first, levels[sizes[len(sizes) // 2]])
     return replace(result, timings={"fit": time.perf_counter() - began})
+
+
+def posterior_at(
+    scene: Scene,
+    stages: Sequence[Stage],
+    observation: Observation,
+    model: LinearFaceModel,
+    levels: Mapping[int, PyramidLevel],
+) -> Posterior | None:
+    """The precision of the last stage that freed the shape, at the final scene; None where none did or it is lost."""
+    shaped = [stage for stage in stages if "identity" in stage.free]
+    if not shaped:
+        return None
+    stage = shaped[-1]
+    evidence = terms(stage, observation, model, levels.get(stage.photometric_px))
+    if not evidence:
+        return None
+    free = freed(stage, observation)
+    parts = [
+        normal_equations(term.freeze(scene), scene, free) for term in [*evidence, *priors(stage, observation)]
+    ]
+    precision = sum(parts[1:], parts[0]).matrix
+    if not bool(torch.isfinite(precision).all()):
+        return None
+    return Posterior(precision, scene.layout(free))
 
 
 def freed(stage: Stage, observation: Observation) -> tuple[str, ...]:

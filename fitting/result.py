@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float
 
+from facefit.fitting.posterior import Posterior, neutral_sigma_mm
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
 from facefit.observation import Observation
@@ -59,6 +60,7 @@ class FitResult:
     pixels_used: float = float("nan")
     landmarks_fitted: Float[np.ndarray, "68 2"] | None = None
     inliers: Bool[np.ndarray, "height width"] | None = None
+    posterior: Posterior | None = None
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -69,6 +71,15 @@ class FitResult:
             if stage.status in (Status.NOT_FINITE, Status.BEHIND_CAMERA):
                 return stage.status
         return self.stages[-1].status if self.stages else Status.NOTHING_TO_FIT
+
+    def vertex_sigma_mm(self) -> Float[np.ndarray, "vertices 3"] | None:
+        """How far each vertex of the neutral face may be off along the model's axes: standard deviations in mm.
+
+        None where the shape was not fitted. Size is a prior and not in it; see `neutral_sigma_mm`.
+        """
+        if self.posterior is None or "identity" not in self.posterior.layout:
+            return None
+        return neutral_sigma_mm(self.model, self.posterior, self.scene.neutral_shape(self.model).detach())
 
     @property
     def seconds(self) -> float:
