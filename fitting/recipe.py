@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -70,7 +70,6 @@ def fit(
             reports.append(report)
         if reports and not in_front(scene, model):
             reports[-1] = replace(reports[-1], status=Status.BEHIND_CAMERA)
-        posterior = posterior_at(scene, stages, observation, model, levels)
         fitted = landmark_pixels(scene, model)
         result = FitResult(
             scene=scene,
@@ -79,32 +78,27 @@ def fit(
             stages=tuple(reports),
             landmark_error=landmark_error(observation, fitted),
             landmarks_fitted=fitted,
-            posterior=posterior,
+            recipe=tuple(stages),
         )
         if first is not None:
             result = with_colour_figures(result, first, levels[sizes[len(sizes) // 2]])
     return replace(result, timings={"fit": time.perf_counter() - began})
 
 
-def posterior_at(
-    scene: Scene,
-    stages: Sequence[Stage],
-    observation: Observation,
-    model: LinearFaceModel,
-    levels: Mapping[int, PyramidLevel],
-) -> Posterior | None:
+def posterior_of(result: FitResult) -> Posterior | None:
     """The precision of the last stage that freed the shape, at the final scene; None where none did or it is lost."""
-    shaped = [stage for stage in stages if "identity" in stage.free]
+    shaped = [stage for stage in result.recipe if "identity" in stage.free]
     if not shaped:
         return None
-    stage = shaped[-1]
-    evidence = terms(stage, observation, model, levels.get(stage.photometric_px))
-    if not evidence:
-        return None
-    free = freed(stage, observation)
-    parts = [
-        normal_equations(term.freeze(scene), scene, free) for term in [*evidence, *priors(stage, observation)]
-    ]
+    stage, scene, observation = shaped[-1], result.scene, result.observation
+    level = face_pyramid(observation, [stage.photometric_px])[0] if stage.photometric_px else None
+    with torch.no_grad():
+        evidence = terms(stage, observation, result.model, level)
+        if not evidence:
+            return None
+        free = freed(stage, observation)
+        known = [*evidence, *priors(stage, observation)]
+        parts = [normal_equations(term.freeze(scene), scene, free) for term in known]
     precision = sum(parts[1:], parts[0]).matrix
     if not bool(torch.isfinite(precision).all()):
         return None

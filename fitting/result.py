@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -12,6 +14,9 @@ from facefit.fitting.posterior import Posterior, neutral_sigma_mm
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
 from facefit.observation import Observation
+
+if TYPE_CHECKING:
+    from facefit.fitting.stages import Stage
 
 
 class Status(enum.Enum):
@@ -60,7 +65,7 @@ class FitResult:
     pixels_used: float = float("nan")
     landmarks_fitted: Float[np.ndarray, "68 2"] | None = None
     inliers: Bool[np.ndarray, "height width"] | None = None
-    posterior: Posterior | None = None
+    recipe: tuple[Stage, ...] = ()
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -71,6 +76,13 @@ class FitResult:
             if stage.status in (Status.NOT_FINITE, Status.BEHIND_CAMERA):
                 return stage.status
         return self.stages[-1].status if self.stages else Status.NOTHING_TO_FIT
+
+    @cached_property
+    def posterior(self) -> Posterior | None:
+        """How sure the fit is, worked out when first asked for; None where the shape was not fitted."""
+        from facefit.fitting.recipe import posterior_of
+
+        return posterior_of(self)
 
     def vertex_sigma_mm(self) -> Float[np.ndarray, "vertices 3"] | None:
         """How far each vertex of the neutral face may be off along the model's axes: standard deviations in mm.

@@ -74,6 +74,7 @@ def fit_batched(
             stages=tuple(reports[b]),
             landmark_error=landmark_error(observation, pixels),
             landmarks_fitted=pixels,
+            recipe=tuple(stages),
             timings={"fit": seconds},
         )
         results.append(
