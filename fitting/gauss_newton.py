@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import singledispatch
 
 import torch
 from jaxtyping import Float
@@ -50,7 +50,7 @@ class GaussNewton:
             residuals = [residual.freeze(scene) for residual in residuals]
             parts = [normal_equations(residual, scene, free) for residual in residuals]
             system = sum(parts[1:], parts[0])
-            if not (math.isfinite(system.cost) and bool(torch.isfinite(system.matrix).all())):
+            if not system.finite:
                 status = Status.NOT_FINITE
                 break
             taken, total, damping = self._descend(residuals, scene, free, system, damping)
@@ -95,8 +95,12 @@ def cost_by_term(residuals: Sequence[AbstractResidual], scene: Scene) -> dict[st
     return costs
 
 
+@singledispatch
 def damped_step(system: NormalEquations, damping: float) -> Float[Tensor, "unknowns"] | None:
-    """The minimiser of the damped quadratic, or None where the matrix is not positive definite."""
+    """The minimiser of the damped quadratic, or None where the matrix is not positive definite.
+
+    Systems of another form than one dense matrix register their own way.
+    """
     diagonal = system.matrix.diagonal()
     # An unknown that no residual sees has a zero row; a one on its diagonal holds it where it is.
     added = torch.where(diagonal > 0, damping * diagonal, torch.ones_like(diagonal))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import singledispatch
@@ -43,6 +44,10 @@ class NormalEquations:
         return NormalEquations(
             self.matrix + other.matrix, self.gradient + other.gradient, self.cost + other.cost
         )
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.cost) and bool(torch.isfinite(self.matrix).all())
 
 
 @singledispatch
