@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations
+from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, linearised
 from facefit.fitting.result import StageReport, Status
 from facefit.models.scene import Scene
 
@@ -48,8 +48,7 @@ class GaussNewton:
         while residuals and scene.layout(free) and accepted < self.steps:
             # Each freezes from its last frozen self, so that it may keep what has not changed.
             residuals = [residual.freeze(scene) for residual in residuals]
-            parts = [normal_equations(residual, scene, free) for residual in residuals]
-            system = sum(parts[1:], parts[0])
+            system = linearised(scene, residuals, free)
             if not system.finite:
                 status = Status.NOT_FINITE
                 break

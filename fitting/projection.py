@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from facefit.models.camera import FACING
 from facefit.models.face_model import LinearFaceModel
@@ -26,21 +26,31 @@ class SurfacePoints:
     def __init__(
         self,
         model: LinearFaceModel,
-        triangles: Float[np.ndarray, "points"],
+        triangles: Int[np.ndarray, "points"],
         barycentric: Float[np.ndarray, "points 3"],
     ) -> None:
         corner = model.triangles[torch.as_tensor(np.asarray(triangles), dtype=torch.int64)]
         weights = torch.as_tensor(np.asarray(barycentric)).to(model.mean)
         self.mean = (model.mean[corner] * weights[..., None]).sum(1)
-        self.basis = torch.cat(
-            [
-                (basis[:, corner] * weights[None, ..., None]).sum(2)
-                for basis in (model.identity_basis, model.expression_basis)
-            ]
-        ).permute(1, 2, 0)
-        # The same in float64 arrays, for the analytic path.
-        self.mean64 = self.mean.double().numpy()
-        self.basis64 = np.ascontiguousarray(self.basis.double().numpy())
+        self.basis = (
+            torch.cat(
+                [
+                    (basis[:, corner] * weights[None, ..., None]).sum(2)
+                    for basis in (model.identity_basis, model.expression_basis)
+                ]
+            )
+            .permute(1, 2, 0)
+            .contiguous()
+        )
+
+    @cached_property
+    def mean64(self) -> Float[np.ndarray, "points 3"]:
+        """In float64 arrays, as `basis64`: for the analytic path."""
+        return self.mean.double().numpy()
+
+    @cached_property
+    def basis64(self) -> Float[np.ndarray, "points 3 shape"]:
+        return self.basis.double().numpy()
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -50,21 +60,49 @@ class SurfacePoints:
         coefficients = torch.cat([scene.identity, scene.expression])
         return self.mean.to(coefficients) + self.basis.to(coefficients) @ coefficients
 
+    def blended(self, corner: Int[np.ndarray, "n 3"], weights: Float[np.ndarray, "n 3"]) -> SurfacePoints:
+        """New points between three of these each."""
+        found = object.__new__(SurfacePoints)
+        index, share = torch.from_numpy(corner), torch.from_numpy(weights).to(self.mean)
+        found.mean = (self.mean[index] * share[..., None]).sum(1)
+        found.basis = (self.basis[index] * share[..., None, None]).sum(1)
+        return found
 
+
+@lru_cache(maxsize=8)
+def landmark_points(model: LinearFaceModel, rows: tuple[int, ...]) -> SurfacePoints:
+    """These of the model's landmarks, kept for its next fits: gathering them costs more than a step of a fit."""
+    landmarks, index = model.topology.landmarks, list(rows)
+    return SurfacePoints(model, landmarks.triangles[index], landmarks.barycentric[index])
+
+
+# A scene is looked at up to three times in a row, by each term: as a candidate, to freeze at, to linearise at.
+@lru_cache(maxsize=8)
 def model_points(scene: Scene, points: SurfacePoints) -> Float[np.ndarray, "points 3"]:
     """The points in the model frame, in float64."""
-    shape = np.concatenate([scene.identity.numpy(), scene.expression.numpy()]).astype(np.float64)
-    found: Float[np.ndarray, "points 3"] = points.mean64 + points.basis64 @ shape
+    shape = shape_of(scene)
+    found: Float[np.ndarray, "points 3"] = points.mean64 + (
+        points.basis64.reshape(-1, len(shape)) @ shape
+    ).reshape(-1, 3)
     return found
 
 
+@lru_cache(maxsize=4)
+def shape_of(scene: Scene) -> Float[np.ndarray, "shape"]:
+    """Identity and expression, in float64."""
+    return np.concatenate([scene.identity.numpy(), scene.expression.numpy()]).astype(np.float64)
+
+
+@lru_cache(maxsize=8)
 def project_points(scene: Scene, points: SurfacePoints) -> Float[np.ndarray, "points 2"]:
     """Pixels of surface points, in float64; NaN where one is not in front of the camera, so that no step goes there."""
     rotation, _ = rotation_of(scene)
-    x, y, z = rotation @ model_points(scene, points).T + scene.pose.translation_mm.numpy()[:, None]
-    ahead = np.where(z > NEAREST_MM, z, np.nan)
-    relative = float(scene.camera.focal_px) * np.stack([x, y], 1) / ahead[:, None]
-    pixels: Float[np.ndarray, "points 2"] = relative + scene.camera.principal_point.numpy()
+    camera_points = model_points(scene, points) @ rotation.T + scene.pose.translation_mm.numpy()
+    depth = camera_points[:, 2:]
+    ahead = np.where(depth > NEAREST_MM, depth, np.nan)
+    pixels: Float[np.ndarray, "points 2"] = (
+        float(scene.camera.focal_px) * camera_points[:, :2] / ahead + scene.camera.principal_point.numpy()
+    )
     return pixels
 
 
@@ -93,29 +131,29 @@ def camera_rotation(w: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
 def project_with_jacobian(
     scene: Scene, points: SurfacePoints
 ) -> tuple[Float[np.ndarray, "points 2"], Float[np.ndarray, "points 2 unknowns"]]:
-    """Pixels of surface points and their derivative by rotation, translation, log focal, identity, expression.
+    """Pixels of surface points and their derivative by rotation, translation, log focal, identity, expression."""
+    rows = point_rows(scene, points, np.broadcast_to(np.eye(2), (len(points), 2, 2)))
+    return project_points(scene, points), rows.reshape(len(points), 2, -1)
 
-    With X = F exp(w) p + t: dX/dw = -F exp(w) [p]x J_r(w), J_r the right Jacobian of SO(3).
-    """
-    basis = points.basis64
-    p = model_points(scene, points)
-    rotation, right = rotation_of(scene)
-    camera_points = p @ rotation.T + scene.pose.translation_mm.numpy()
-    focal = float(scene.camera.focal_px)
-    x, y, z = camera_points.T
-    relative = focal * np.stack([x, y], 1) / z[:, None]
-    zero = np.zeros_like(z)
-    by_camera_point = np.stack(
-        [
-            np.stack([focal / z, zero, -relative[:, 0] / z], 1),
-            np.stack([zero, focal / z, -relative[:, 1] / z], 1),
-        ],
-        axis=1,
+
+def point_rows(
+    scene: Scene, points: SurfacePoints, whitening: Float[np.ndarray, "points k 2"], with_shape: bool = True
+) -> Float[np.ndarray, "rows unknowns"]:
+    """Whitened derivative of the points' pixels by rotation, translation, log focal, identity, expression."""
+    from facefit.kernels.points import point_rows_kernel
+
+    basis = points.basis64 if with_shape else points.basis64[:, :, :0]
+    rows = np.empty((*whitening.shape[:2], 7 + basis.shape[2]))
+    point_rows_kernel(
+        model_points(scene, points),
+        np.ascontiguousarray(basis),
+        *rotation_of(scene),
+        scene.pose.translation_mm.numpy().astype(np.float64),
+        float(scene.camera.focal_px),
+        np.ascontiguousarray(whitening),
+        rows,
     )
-    by_point = by_camera_point @ rotation
-    by_rotation = -by_point @ skew(p) @ right
-    jacobian = np.concatenate([by_rotation, by_camera_point, relative[:, :, None], by_point @ basis], axis=2)
-    return relative + scene.camera.principal_point.numpy(), jacobian
+    return rows.reshape(-1, rows.shape[2])
 
 
 def skew(vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3 3"]:
@@ -135,15 +173,3 @@ def right_jacobian(w: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
         first, second = (1 - math.cos(angle)) / angle**2, (angle - math.sin(angle)) / angle**3
     found: Float[np.ndarray, "3 3"] = EYE - first * cross + second * cross @ cross
     return found
-
-
-def free_columns(scene: Scene, free: tuple[str, ...], blocks: tuple[str, ...]) -> list[tuple[slice, slice]]:
-    """Pairs (column of a Jacobian that holds `blocks` side by side, column of the packed vector) for freed blocks."""
-    layout = scene.layout(free)
-    pairs, start = [], 0
-    for name in blocks:
-        size = scene.size(name)
-        if name in layout:
-            pairs.append((slice(start, start + size), layout[name]))
-        start += size
-    return pairs

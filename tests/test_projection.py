@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +9,6 @@ from toy import in_double, toy_model, toy_scene
 from facefit.fitting.projection import (
     SurfacePoints,
     camera_rotation,
-    free_columns,
     project_points,
     project_with_jacobian,
     right_jacobian,
@@ -19,7 +16,7 @@ from facefit.fitting.projection import (
 )
 from facefit.fitting.residual import to_double
 from facefit.models.camera import Pose, rotation_matrix
-from facefit.models.scene import BLOCKS, Scene
+from facefit.models.scene import Scene
 from facefit.picture import project
 
 GEOMETRY = ("rotation", "translation", "focal", "identity", "expression")
@@ -120,18 +117,3 @@ def test_the_right_jacobian_moves_a_small_turn_into_the_body_frame(angle: float)
 def test_skew_is_the_cross_product() -> None:
     v, u = np.random.default_rng(0).normal(size=(2, 5, 3))
     np.testing.assert_allclose((skew(v) @ u[..., None])[..., 0], np.cross(v, u), atol=1e-15)
-
-
-def test_free_columns_carry_each_block_to_its_place() -> None:
-    scene = toy_scene()
-    for free in (BLOCKS[:-1], ("albedo", "focal"), ("expression", "rotation", "lighting")):
-        sizes = [scene.block(name).numel() for name in GEOMETRY]
-        stacked = torch.cat([scene.block(name) for name in GEOMETRY])
-        packed = torch.zeros(len(scene.pack(free)))
-        for column, where in free_columns(scene, free, GEOMETRY):
-            packed[where] = stacked[column]
-        expected = scene.pack(free).clone()
-        for name, where in scene.layout(free).items():
-            if name not in GEOMETRY:
-                expected[where] = 0
-        assert torch.equal(packed, expected) and math.fsum(sizes) == len(stacked)

@@ -16,7 +16,7 @@ from contracts import (
 from toy import landmarks_of, observe, toy_model, toy_scene
 
 from facefit.fitting.pyramid import face_pyramid
-from facefit.fitting.residual import AbstractResidual, normal_equations, to_double
+from facefit.fitting.residual import AbstractResidual, cost, linearised, normal_equations, to_double
 from facefit.fitting.residuals.contour import contour_residual
 from facefit.fitting.residuals.landmarks import landmark_residual
 from facefit.fitting.residuals.photometric import PhotometricResidual
@@ -214,3 +214,17 @@ def test_the_photographs_own_scene_costs_next_to_nothing() -> None:
         there = term.freeze(wrong)
         at_truth, away = (float((there(s).double() ** 2).sum()) for s in (truth, wrong))
         assert at_truth <= ratio * away
+
+
+def test_a_total_of_terms_is_the_sum_of_their_own_equations(
+    case: tuple[Scene, dict[str, AbstractResidual]],
+) -> None:
+    scene, found = case[0], list(case[1].values())
+    for free in (SMOOTH_BLOCKS, ("albedo", "focal"), ("rotation", "expression", "lighting")):
+        total = linearised(scene, found, free)
+        parts = [normal_equations(term, scene, free) for term in found]
+        whole = sum(parts[1:], parts[0])
+        torch.testing.assert_close(total.matrix, whole.matrix, rtol=1e-12, atol=1e-9)
+        torch.testing.assert_close(total.gradient, whole.gradient, rtol=1e-12, atol=1e-9)
+        assert total.cost == pytest.approx(whole.cost)
+        assert total.cost == pytest.approx(sum(cost(term, scene) for term in found), rel=1e-5)

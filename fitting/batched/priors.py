@@ -77,5 +77,5 @@ def prior_terms(
         found.append(PriorTerm("focal", rows, torch.tensor(centre, device=scenes.x.device)))
     if "lighting" in free:
         prior = LightPrior()
-        found.append(LightTerm(light_rows(prior.chroma, prior.contrast).to(scenes.x)))
+        found.append(LightTerm(torch.from_numpy(light_rows(prior.chroma, prior.contrast)).to(scenes.x)))
     return found

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facefit.fitting.projection import SurfacePoints, project_points, project_with_jacobian
-from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations
-from facefit.fitting.residuals.landmarks import GEOMETRY, assemble, landmark_covariance
+from facefit.fitting.projection import SurfacePoints, landmark_points, point_rows, project_points
+from facefit.fitting.residual import AbstractResidual, Total, add_to, alone, cost, normal_equations
+from facefit.fitting.residuals.landmarks import geometry_of, has_shape, landmark_covariance
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
 from facefit.observation import Observation
@@ -63,14 +63,16 @@ class ClosureResidual(AbstractResidual):
         return difference
 
 
-@normal_equations.register
-def _(residual: ClosureResidual, scene: Scene, free: tuple[str, ...]) -> NormalEquations:
-    pixels, jacobian = project_with_jacobian(scene, residual.points)
-    pairs, whitening = len(residual.offset), residual.weighted
-    difference = pixels[:pairs] - pixels[pairs:] - residual.offset
-    values = (whitening @ difference[:, :, None]).ravel()
-    rows = (whitening @ (jacobian[:pairs] - jacobian[pairs:])).reshape(len(values), -1)
-    return assemble(rows, values, scene, free, GEOMETRY)
+@add_to.register
+def _(residual: ClosureResidual, total: Total, scene: Scene) -> None:
+    whitening = residual.weighted
+    both = np.concatenate([whitening, -whitening])
+    upper, lower = np.split(point_rows(scene, residual.points, both, with_shape=has_shape(total.free)), 2)
+    values = (whitening @ residual.difference(scene)[:, :, None]).ravel()
+    total.add_rows(upper + lower, values, scene, geometry_of(total.free))
+
+
+normal_equations.register(ClosureResidual, alone)
 
 
 @cost.register
@@ -102,8 +104,7 @@ def closure_residual(
     if not kept:
         return None
     upper, lower = np.array(kept).T
-    rows = [row[int(n)] for n in np.concatenate([upper, lower])]
-    points = SurfacePoints(model, landmarks.triangles[rows], landmarks.barycentric[rows])
+    points = landmark_points(model, tuple(row[int(n)] for n in np.concatenate([upper, lower])))
     covariance = landmark_covariance(observation)
     missed = (covariance[upper] + covariance[lower]) * (1 - shared) / shared
     offset = (observation.landmarks[upper] - observation.landmarks[lower]).astype(np.float64)

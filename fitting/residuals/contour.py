@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facefit.fitting.projection import SurfacePoints, model_points, rotation_of
-from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations
+from facefit.fitting.residual import AbstractResidual, Total, add_to, alone, cost, normal_equations
 from facefit.fitting.residuals.landmarks import LandmarkResidual, face_scale_px, landmark_covariance
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
@@ -142,13 +142,13 @@ class ContourResidual(AbstractResidual):
         return replace(self, frozen=term.freeze(scene), age=0)
 
 
-@normal_equations.register
-def _(residual: ContourResidual, scene: Scene, free: tuple[str, ...]) -> NormalEquations:
-    if residual.frozen is None:
-        size = sum(part.stop - part.start for part in scene.layout(free).values())
-        zero = torch.zeros(size, dtype=torch.float64)
-        return NormalEquations(torch.outer(zero, zero), zero, 0.0)
-    return normal_equations(residual.frozen, scene, free)
+@add_to.register
+def _(residual: ContourResidual, total: Total, scene: Scene) -> None:
+    if residual.frozen is not None:
+        add_to(residual.frozen, total, scene)
+
+
+normal_equations.register(ContourResidual, alone)
 
 
 @cost.register

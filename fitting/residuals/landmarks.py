@@ -9,13 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facefit.fitting.projection import (
-    SurfacePoints,
-    free_columns,
-    project_points,
-    project_with_jacobian,
-)
-from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations
+from facefit.fitting.projection import SurfacePoints, landmark_points, point_rows, project_points
+from facefit.fitting.residual import AbstractResidual, Total, add_to, alone, cost, normal_equations
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
 from facefit.observation import Observation
@@ -54,13 +49,15 @@ class LandmarkResidual(AbstractResidual):
         return replace(self, weight=1 / (1 + squared / self.tolerance**2))
 
 
-@normal_equations.register
-def _(residual: LandmarkResidual, scene: Scene, free: tuple[str, ...]) -> NormalEquations:
-    pixels, jacobian = project_with_jacobian(scene, residual.points)
+@add_to.register
+def _(residual: LandmarkResidual, total: Total, scene: Scene) -> None:
     whitening = residual.weighted
-    values = (whitening @ (pixels - residual.observed)[:, :, None]).ravel()
-    whitened = (whitening @ jacobian).reshape(len(values), -1)
-    return assemble(whitened, values, scene, free, GEOMETRY)
+    rows = point_rows(scene, residual.points, whitening, with_shape=has_shape(total.free))
+    difference = project_points(scene, residual.points) - residual.observed
+    total.add_rows(rows, (whitening @ difference[:, :, None]).ravel(), scene, geometry_of(total.free))
+
+
+normal_equations.register(LandmarkResidual, alone)
 
 
 @cost.register
@@ -69,26 +66,13 @@ def _(residual: LandmarkResidual, scene: Scene) -> float:
     return 0.5 * float(((residual.weighted @ difference[:, :, None]) ** 2).sum())
 
 
-def assemble(
-    jacobian: Float[np.ndarray, "rows columns"],
-    values: Float[np.ndarray, "rows"],
-    scene: Scene,
-    free: tuple[str, ...],
-    blocks: tuple[str, ...],
-) -> NormalEquations:
-    """Normal equations in the packed order from a Jacobian whose columns are `blocks` side by side."""
-    size = sum(where.stop - where.start for where in scene.layout(free).values())
-    pairs = free_columns(scene, free, blocks)
-    if size == jacobian.shape[1] and all(column == where for column, where in pairs):
-        ordered = jacobian
-    else:
-        ordered = np.zeros((len(values), size), dtype=jacobian.dtype)
-        for column, where in pairs:
-            ordered[:, where] = jacobian[:, column]
-    # numpy sees A^T A and computes one triangle only (syrk), 1.6 times faster than a general product.
-    matrix = torch.from_numpy(ordered.T @ ordered).double()
-    gradient = torch.from_numpy(ordered.T @ values).double()
-    return NormalEquations(matrix, gradient, 0.5 * float(values.astype(np.float64) @ values))
+def has_shape(free: tuple[str, ...]) -> bool:
+    return "identity" in free or "expression" in free
+
+
+def geometry_of(free: tuple[str, ...]) -> tuple[str, ...]:
+    """The blocks of a point term's Jacobian: those of the shape only where they are asked for."""
+    return GEOMETRY if has_shape(free) else GEOMETRY[:3]
 
 
 INNER = np.arange(17, 68)
@@ -106,7 +90,7 @@ def landmark_residual(
     if not chosen:
         return None
     number = landmarks.numbers[chosen]
-    points = SurfacePoints(model, landmarks.triangles[chosen], landmarks.barycentric[chosen])
+    points = landmark_points(model, tuple(chosen))
     covariance = landmark_covariance(observation)[number]
     whitening = np.linalg.inv(np.linalg.cholesky(covariance))
     return LandmarkResidual(points, observation.landmarks[number].astype(np.float64), whitening)

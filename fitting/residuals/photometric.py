@@ -17,8 +17,8 @@ from torch import Tensor
 
 from facefit.fitting.projection import rotation_of
 from facefit.fitting.pyramid import PyramidLevel
-from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations
-from facefit.fitting.residuals.landmarks import GEOMETRY, assemble
+from facefit.fitting.residual import AbstractResidual, Total, add_to, alone, cost, normal_equations
+from facefit.fitting.residuals.landmarks import GEOMETRY
 from facefit.fitting.surface_samples import SurfaceSamples
 from facefit.kernels.photometric import photometric_kernel, sample_geometry
 from facefit.models.face_model import LinearFaceModel
@@ -213,17 +213,20 @@ def _evaluate(
     return values
 
 
-@normal_equations.register
-def _(residual: PhotometricResidual, scene: Scene, free: tuple[str, ...]) -> NormalEquations:
+@add_to.register
+def _(residual: PhotometricResidual, total: Total, scene: Scene) -> None:
     frozen = residual._frozen(scene)
-    with_geometry = any(block in free for block in GEOMETRY)
+    with_geometry = any(block in total.free for block in GEOMETRY)
     blocks = (*GEOMETRY, *COLOUR) if with_geometry else COLOUR
     unknowns = sum(scene.block(block).numel() for block in blocks)
     jacobian = np.empty((3 * len(frozen.chosen), unknowns), dtype=np.float32)
     values = _evaluate(
         residual.samples, residual.level, scene, frozen.chosen, frozen.weight, jacobian, with_geometry
     )
-    return assemble(jacobian, values, scene, free, blocks)
+    total.add_rows(jacobian, values, scene, blocks)
+
+
+normal_equations.register(PhotometricResidual, alone)
 
 
 @cost.register

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facefit.fitting.residual import AbstractResidual, NormalEquations, normal_equations
+from facefit.fitting.residual import AbstractResidual, Total, add_to, alone, cost, normal_equations
 from facefit.models.lighting import Lighting
 from facefit.models.scene import Scene
 
@@ -29,28 +31,23 @@ class CoefficientPrior(AbstractResidual):
         return self.weight * scene.block(self.block)
 
 
-@normal_equations.register
-def _(residual: CoefficientPrior, scene: Scene, free: tuple[str, ...]) -> NormalEquations:
-    rows = residual.weight * torch.eye(len(scene.block(residual.block)), dtype=torch.float64)
-    return linear_in_block(residual.block, rows, residual(scene), scene, free)
+@add_to.register
+def _(residual: CoefficientPrior, total: Total, scene: Scene) -> None:
+    value, precision = scene.block(residual.block).numpy().astype(np.float64), residual.weight**2
+    total.cost += 0.5 * precision * float(value @ value)
+    if (where := total.where.get(residual.block)) is not None:
+        index = np.arange(where.start, where.stop)
+        total.matrix[index, index] += precision
+        total.gradient[where] += precision * value
 
 
-def linear_in_block(
-    block: str,
-    rows: Float[Tensor, "rows size"],
-    values: Float[Tensor, "rows"],
-    scene: Scene,
-    free: tuple[str, ...],
-) -> NormalEquations:
-    """Normal equations of a term that sees one block only, through constant `rows`."""
-    where = scene.layout(free)
-    size = sum(part.stop - part.start for part in where.values())
-    matrix, gradient = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
-    values = values.double()
-    if block in where:
-        matrix[where[block], where[block]] = rows.T @ rows
-        gradient[where[block]] = rows.T @ values
-    return NormalEquations(matrix, gradient, 0.5 * float(values @ values))
+@cost.register
+def _(residual: CoefficientPrior, scene: Scene) -> float:
+    value = scene.block(residual.block).numpy().astype(np.float64)
+    return 0.5 * residual.weight**2 * float(value @ value)
+
+
+normal_equations.register(CoefficientPrior, alone)
 
 
 @dataclass(frozen=True)
@@ -65,10 +62,13 @@ class FocalPrior(AbstractResidual):
         return (scene.block("focal") - self.log_focal) / self.sigma
 
 
-@normal_equations.register
-def _(residual: FocalPrior, scene: Scene, free: tuple[str, ...]) -> NormalEquations:
-    rows = torch.tensor([[1 / residual.sigma]], dtype=torch.float64)
-    return linear_in_block("focal", rows, residual(scene), scene, free)
+@add_to.register
+def _(residual: FocalPrior, total: Total, scene: Scene) -> None:
+    value = (math.log(float(scene.camera.focal_px)) - residual.log_focal) / residual.sigma
+    total.add_rows(np.array([[1 / residual.sigma]]), np.array([value]), scene, ("focal",))
+
+
+normal_equations.register(FocalPrior, alone)
 
 
 @dataclass(frozen=True)
@@ -99,16 +99,32 @@ class LightPrior(AbstractResidual):
         return torch.cat([colour.reshape(-1), grey[1:] / (self.contrast * level)])
 
 
-@normal_equations.register
-def _(residual: LightPrior, scene: Scene, free: tuple[str, ...]) -> NormalEquations:
+@add_to.register
+def _(residual: LightPrior, total: Total, scene: Scene) -> None:
+    rows, values = _light(residual, scene)
+    total.add_rows(rows, values, scene, ("lighting",))
+
+
+@cost.register
+def _(residual: LightPrior, scene: Scene) -> float:
+    _, values = _light(residual, scene)
+    return 0.5 * float(values @ values)
+
+
+def _light(
+    residual: LightPrior, scene: Scene
+) -> tuple[Float[np.ndarray, "rows 27"], Float[np.ndarray, "rows"]]:
     frozen = residual if residual.level else residual.freeze(scene)
     rows = light_rows(frozen.chroma, frozen.contrast) / frozen.level
-    return linear_in_block("lighting", rows, frozen(scene), scene, free)
+    return rows, rows @ scene.lighting.coefficients.numpy().astype(np.float64).ravel()
+
+
+normal_equations.register(LightPrior, alone)
 
 
 @lru_cache(maxsize=4)
-def light_rows(chroma: float, contrast: float) -> Float[Tensor, "rows 27"]:
+def light_rows(chroma: float, contrast: float) -> Float[np.ndarray, "rows 27"]:
     """The light prior at level 1 is linear in the light: its rows are its values at the 27 unit lights."""
     prior = LightPrior(1.0, chroma, contrast)
     units = torch.eye(27, dtype=torch.float64).reshape(27, 9, 3)
-    return torch.stack([prior.of_light(Lighting(unit)) for unit in units], 1)
+    return torch.stack([prior.of_light(Lighting(unit)) for unit in units], 1).numpy()
