@@ -24,6 +24,7 @@ from facefit.fitting.residuals.priors import CoefficientPrior, FocalPrior, Light
 from facefit.fitting.result import FitResult, StageReport, Status
 from facefit.fitting.stages import STANDARD, Stage
 from facefit.fitting.surface_samples import surface_samples
+from facefit.fitting.visibility import shape_at
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import BLOCKS, Scene
 from facefit.observation import Observation
@@ -178,12 +179,12 @@ def with_colour_figures(result: FitResult, first: Scene, level: PyramidLevel) ->
 
 def in_front(scene: Scene, model: LinearFaceModel) -> bool:
     """Whether the whole head is before the camera."""
-    return bool((scene.pose.apply(scene.shape(model))[:, 2] > NEAREST_MM).all())
+    return bool((scene.pose.apply(shape_at(model, scene))[:, 2] > NEAREST_MM).all())
 
 
 def landmark_pixels(scene: Scene, model: LinearFaceModel) -> np.ndarray:
     """The model's 68 landmarks in pixels, NaN for those it does not know."""
-    points = model.landmark_points(scene.shape(model))
+    points = model.landmark_points(shape_at(model, scene))
     pixels = np.full((68, 2), np.nan)
     pixels[model.topology.landmarks.numbers] = scene.camera.project(scene.pose.apply(points)).numpy()
     return pixels

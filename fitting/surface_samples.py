@@ -28,6 +28,7 @@ class SurfaceSamples:
     """
 
     triangles: Int[np.ndarray, "samples"]
+    corner: Int[np.ndarray, "samples 3"]
     barycentric: Float[np.ndarray, "samples 3"]
     area_mm2: Float[np.ndarray, "samples"]
     geometry_mean: Float[np.ndarray, "samples 9"]
@@ -98,6 +99,7 @@ def gather(
     mean = np.concatenate([row @ model.mean.numpy() for row in rows], axis=1)
     return SurfaceSamples(
         triangles=triangles,
+        corner=np.ascontiguousarray(model.topology.triangles[triangles], dtype=np.int32),
         barycentric=barycentric,
         area_mm2=area,
         geometry_mean=np.ascontiguousarray(mean, dtype=np.float32),

@@ -11,12 +11,11 @@ from toy import observe, photograph, toy_model, toy_scene
 from facefit.fitting.pyramid import PyramidLevel, face_pyramid
 from facefit.fitting.residual import cost, normal_equations, to_double
 from facefit.fitting.residuals.photometric import (
-    GRAZING_COSINE,
     PhotometricResidual,
     read_spline,
-    visible_samples,
 )
 from facefit.fitting.surface_samples import face_triangles, surface_samples
+from facefit.fitting.visibility import GRAZING_COSINE, visible_samples
 from facefit.mesh import vertex_normals
 from facefit.models.camera import Pose
 from facefit.models.lighting import Lighting

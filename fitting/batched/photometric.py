@@ -14,8 +14,9 @@ from torch import Tensor
 from facefit.fitting.batched.geometry import COLOUR, GEOMETRY, Projected, Scenes, project
 from facefit.fitting.batched.terms import AbstractTerm
 from facefit.fitting.pyramid import PyramidLevel
-from facefit.fitting.residuals.photometric import GRAZING_COSINE, HIDDEN_MM, VISIBILITY_PX, VISIBILITY_STEPS
+from facefit.fitting.residuals.photometric import VISIBILITY_STEPS
 from facefit.fitting.surface_samples import SurfaceSamples
+from facefit.fitting.visibility import GRAZING_COSINE, HIDDEN_MM, VISIBILITY_PX
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.lighting import irradiance_basis
 from facefit.rendering.rasterize import nearest_depth
@@ -116,7 +117,7 @@ class PhotometricTerm(AbstractTerm):
         core = seen & self.samples.core
         counted = torch.where(core.any(1, keepdim=True), core, seen)
         nan = torch.full_like(error, torch.nan)
-        median = torch.where(counted, error, nan).nanmedian(1).values.nan_to_num()
+        median = torch.where(counted, error, nan).nanquantile(0.5, 1).nan_to_num()
         sigma = (1.3 * median).clamp(min=self.sigma_floor)[:, None]
         robust = 1 / (1 + (error / (2.5 * sigma)) ** 2) ** 2
         return replace(self, share=share, age=age, weight=(self.independent * share * robust).sqrt() / sigma)
@@ -206,24 +207,27 @@ class PhotometricTerm(AbstractTerm):
         seen = project(scenes, vertices)
         texels = (seen.pixels - self.levels.origin[:, None]) * self.levels.scale[:, None, None]
         size = self.levels.size
-        side = torch.round(size * torch.clamp(VISIBILITY_PX / size, max=1.0)).clamp(min=1)
-        coarse = texels * (side / size)[:, None, None]
+        # In units of the photograph: all levels ask the same z-buffer.
+        in_photo = size / self.levels.scale
+        shrink = torch.clamp(VISIBILITY_PX / in_photo, max=1.0)
+        side = torch.round(in_photo * shrink).clamp(min=1)
+        coarse = texels * (shrink / self.levels.scale)[:, None, None]
         depth = nearest_depth(coarse, seen.camera[..., 2], s.triangles, int(side.max()))
         corners = seen.camera[:, s.corner]
         point = (corners * s.barycentric[..., None]).sum(2)
         normal = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
         normal = torch.nn.functional.normalize(normal, dim=-1)
         cosine = -(normal * point).sum(-1) / point.norm(dim=-1)
-        texel = (texels[:, s.corner] * s.barycentric[..., None]).sum(2)
+        pixel = scenes.focal[:, None, None] * point[..., :2] / point[..., 2:] + scenes.centre[:, None]
+        texel = (pixel - self.levels.origin[:, None]) * self.levels.scale[:, None, None]
         limit = (size[:, None, None] - 1.5).to(texel)
         inside = ((texel >= 1.5) & (texel < limit)).all(-1) & (cosine > GRAZING_COSINE)
         if self.core_only:
             inside &= s.core
         column, row = texel.nan_to_num().clamp(0, self.levels.usable.shape[1] - 1).long().unbind(-1)
         photo = torch.arange(photos, device=texel.device)[:, None]
-        whole = side.long()[:, None]
-        last = depth.shape[1] - 1
-        line, place = ((t * whole // size[:, None]).clamp(max=last) for t in (row, column))
+        seen_at = texel.nan_to_num() * (shrink / self.levels.scale)[:, None, None]
+        place, line = seen_at.clamp(0, depth.shape[1] - 1).long().unbind(-1)
         buffered = depth[photo, line, place]
         usable = self.levels.usable[photo, row, column]
         visible = inside & usable & (point[..., 2] <= buffered + HIDDEN_MM)

@@ -19,11 +19,12 @@ from facefit.fitting.projection import rotation_of
 from facefit.fitting.pyramid import PyramidLevel
 from facefit.fitting.residual import AbstractResidual, Total, add_to, alone, cost, normal_equations
 from facefit.fitting.residuals.landmarks import GEOMETRY
+from facefit.fitting.same import Same
 from facefit.fitting.surface_samples import SurfaceSamples
+from facefit.fitting.visibility import visible_samples
 from facefit.kernels.photometric import photometric_kernel, sample_geometry
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
-from facefit.rendering.rasterize import rasterize
 from facefit.rendering.shade import lambertian, linear_to_srgb
 
 COLOUR = ("albedo", "lighting")
@@ -32,16 +33,8 @@ COLOUR = ("albedo", "lighting")
 # independent observations. Too few and every face stays near the mean; too many and the face bends to explain
 # shadows and blemishes (on path-traced heads shape is best at 20 to 40, and worse than landmarks alone at 300).
 INDEPENDENT = 25.0
-# Beyond this angle between surface and line of sight (cosine) a sample is a sliver of pixels that a millimetre of
-# wrong shape moves onto the background.
-GRAZING_COSINE = 0.25
-# A sample further behind the z-buffer than this is hidden: above the depth step between neighbouring pixels of a
-# cheek at the coarsest level, below the depth of a nose.
-HIDDEN_MM = 4.0
 # Visibility changes slowly: it is renewed every so many linearisations.
 VISIBILITY_STEPS = 3
-# The z-buffer that decides what is hidden needs no more than this many pixels a side.
-VISIBILITY_PX = 96
 
 
 @dataclass(frozen=True)
@@ -100,7 +93,7 @@ class PhotometricResidual(AbstractResidual):
 
     def differences(self, scene: Scene, chosen: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n 3"]:
         """Predicted minus observed sRGB at samples, not whitened; zero where a sample leaves the picture."""
-        return _differences(self.samples, self.level, scene, _Same(chosen))
+        return _differences(self.samples, self.level, scene, Same(chosen))
 
     def error(self, scene: Scene, chosen: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
         """The size of the colour difference at samples: root mean square over the channels."""
@@ -142,40 +135,29 @@ def robust_weight(error: Float[np.ndarray, "*shape"], sigma: float) -> Float[np.
     return weight
 
 
-class _Same:
-    """An array as a key of a cache: equal to itself only."""
-
-    def __init__(self, array: Int[np.ndarray, "n"]) -> None:
-        self.array = array
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.array is self.array
-
-    def __hash__(self) -> int:
-        return id(self.array)
-
-
 # A scene is looked at up to three times in a row: as a candidate, to be frozen at, to be linearised at.
 @lru_cache(maxsize=2)
 def _at_samples(
-    samples: SurfaceSamples, scene: Scene, chosen: _Same
+    samples: SurfaceSamples, scene: Scene, chosen: Same
 ) -> tuple[Float[np.ndarray, "n 9"], Float[np.ndarray, "n 3"]]:
     """Position, tangents and albedo of the chosen samples at a scene."""
     coefficients = np.concatenate([scene.identity.numpy(), scene.expression.numpy()]).astype(np.float32)
-    geometry = np.empty((len(chosen.array), 9), dtype=np.float32)
-    albedo = np.empty((len(chosen.array), 3), dtype=np.float32)
-    sample_geometry(chosen.array, samples.geometry_mean, samples.geometry_basis, coefficients, geometry)
+    (index,) = chosen.objects
+    geometry = np.empty((len(index), 9), dtype=np.float32)
+    albedo = np.empty((len(index), 3), dtype=np.float32)
+    sample_geometry(index, samples.geometry_mean, samples.geometry_basis, coefficients, geometry)
     weights = scene.albedo.numpy().astype(np.float32)
-    sample_geometry(chosen.array, samples.albedo_mean, samples.albedo_basis, weights, albedo)
+    sample_geometry(index, samples.albedo_mean, samples.albedo_basis, weights, albedo)
     return geometry, albedo
 
 
 @lru_cache(maxsize=2)
 def _differences(
-    samples: SurfaceSamples, level: PyramidLevel, scene: Scene, chosen: _Same
+    samples: SurfaceSamples, level: PyramidLevel, scene: Scene, chosen: Same
 ) -> Float[np.ndarray, "n 3"]:
-    weight = np.ones(len(chosen.array), np.float32)
-    return _evaluate(samples, level, scene, chosen.array, weight, None).reshape(-1, 3)
+    (index,) = chosen.objects
+    weight = np.ones(len(index), np.float32)
+    return _evaluate(samples, level, scene, index, weight, None).reshape(-1, 3)
 
 
 def _evaluate(
@@ -188,7 +170,7 @@ def _evaluate(
     with_geometry: bool = True,
 ) -> Float[np.ndarray, "rows"]:
     """The kernel's residuals; fills `jacobian` where there is one."""
-    geometry, albedo = _at_samples(samples, scene, _Same(chosen))
+    geometry, albedo = _at_samples(samples, scene, Same(chosen))
     values = np.empty(3 * len(chosen), dtype=np.float32)
     photometric_kernel(
         chosen,
@@ -264,39 +246,3 @@ def read_spline(
 def _spline_weights(t: Float[Tensor, "n"]) -> list[Float[Tensor, "n"]]:
     s = 1 - t
     return [s**3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (3 * s**3 - 6 * s**2 + 4) / 6, t**3 / 6]
-
-
-def visible_samples(
-    model: LinearFaceModel, samples: SurfaceSamples, level: PyramidLevel, scene: Scene
-) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "n"]]:
-    """Samples that face the camera, are not hidden and lie on usable pixels, with the texels each covers."""
-    with torch.no_grad():
-        vertices = scene.pose.apply(scene.shape(model))
-        pixels = scene.camera.project(vertices)
-        texels = (pixels - torch.from_numpy(level.origin).to(pixels)) * level.scale
-        height, width = level.usable.shape
-        ratio = min(1.0, VISIBILITY_PX / max(height, width))
-        rows, columns = max(1, round(height * ratio)), max(1, round(width * ratio))
-        coarse = texels * torch.tensor([columns / width, rows / height])
-        depth = rasterize(coarse, vertices[:, 2], model.triangles, rows, columns).depth.numpy()
-    weights = samples.barycentric.astype(np.float32)
-    corner = model.topology.triangles[samples.triangles]
-    corners = vertices.numpy()[corner]
-    point = (corners * weights[..., None]).sum(1)
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-    cosine = -(normal * point).sum(1) / np.linalg.norm(point, axis=1)
-    texel = (texels.numpy()[corner] * weights[..., None]).sum(1)
-    # Two texels from the border, as the image is read; anything not finite compares false and is out.
-    with np.errstate(invalid="ignore"):
-        inside = ((texel >= 1.5) & (texel < np.array([width - 1.5, height - 1.5]))).all(1) & (
-            cosine > GRAZING_COSINE
-        )
-    chosen = np.flatnonzero(inside)
-    column, row = texel[chosen].astype(int).T
-    buffered = depth[row * rows // height, column * columns // width]
-    seen = (point[chosen, 2] <= buffered + HIDDEN_MM) & level.usable[row, column]
-    chosen = chosen[seen]
-    focal = float(scene.camera.focal_px) * level.scale
-    footprint = samples.area_mm2[chosen] * cosine[chosen] * (focal / point[chosen, 2]) ** 2
-    return chosen.astype(np.int64), footprint
