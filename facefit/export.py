@@ -113,7 +113,7 @@ def _neutral_obj(result: FitResult) -> str:
 def _ply(result: FitResult) -> bytes:
     vertices, _ = _surface(result, neutral=False)
     with torch.no_grad():
-        srgb = linear_to_srgb(result.model.albedo(result.scene.albedo).clamp(0, 1)).numpy()
+        srgb = linear_to_srgb(result.scene.surface_albedo(result.model).clamp(0, 1)).numpy()
     comments = (
         f"facefit: fitted head with its expression, pose removed, colours are the fitted albedo; {_FRAME}",
     )

@@ -34,4 +34,5 @@ def _detached(scene: Scene) -> Scene:
         ),
         lighting=Lighting(plain(scene.lighting.coefficients)),
         offsets=None if scene.offsets is None else plain(scene.offsets),
+        albedo_offsets=None if scene.albedo_offsets is None else plain(scene.albedo_offsets),
     )

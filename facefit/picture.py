@@ -64,7 +64,7 @@ def render(
     width = scene.camera.width if width is None else width
     height = scene.camera.height if height is None else height
     vertices = scene.shape(model) if vertices is None else vertices
-    albedo = model.albedo(scene.albedo) if albedo is None else albedo
+    albedo = scene.surface_albedo(model) if albedo is None else albedo
     camera_points = scene.pose.apply(vertices)
     pixels = scene.camera.project(camera_points) * _scale(scene.camera, width, height).to(vertices)
     depth = camera_points[:, 2]

@@ -47,7 +47,7 @@ def viewer_scene(result: FitResult, texture: Texture) -> tuple[dict[str, Any], b
     with torch.no_grad():
         neutral = scene.neutral_shape(model).numpy()
         deformation = scene.shape(model).numpy() - neutral
-        srgb = linear_to_srgb(model.albedo(scene.albedo).clamp(0, 1)).numpy()
+        srgb = linear_to_srgb(scene.surface_albedo(model).clamp(0, 1)).numpy()
         rotation = scene.pose.camera_from_model.numpy() * [[1], [-1], [-1]]  # OpenGL's camera axes
         light = scene.lighting.coefficients.numpy()
         face = face_vertices(model).numpy()

@@ -114,6 +114,8 @@ def parameter_arrays(result: FitResult) -> dict[str, np.ndarray]:
     }
     if scene.offsets is not None:
         arrays["offsets_mm"] = scene.offsets
+    if scene.albedo_offsets is not None:
+        arrays["albedo_offsets"] = scene.albedo_offsets
     plain = {name: tensor.numpy() for name, tensor in arrays.items()}
     if result.observation.landmarks is not None:
         plain["landmarks_found_px"] = result.observation.landmarks

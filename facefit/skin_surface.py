@@ -71,7 +71,7 @@ class SkinSurface:
         view = PhotoView.of(result, camera_points, size)
         irradiance = scene.lighting.irradiance(normals)
         light = _without_darkness(irradiance)
-        albedo = model.albedo(scene.albedo).clamp(min=0.005)
+        albedo = scene.surface_albedo(model).clamp(min=0.005)
         color, visible = view.sample(camera_points, coarse=True)
         tint, excess = _tint(
             graph * (COLOUR_SMOOTHING_MM / edge_mm) ** 2, albedo, color / light, visible * trust

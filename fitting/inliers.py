@@ -35,7 +35,7 @@ def inlier_mask(
     posed = scene.pose.apply(vertices)
     texels = (scene.camera.project(posed) - torch.from_numpy(level.origin).to(posed)) * level.scale
     fragments = rasterize(texels, posed[:, 2], model.triangles, rows, columns)
-    attributes = torch.cat([vertex_normals(vertices, model.triangles), model.albedo(scene.albedo)], 1)
+    attributes = torch.cat([vertex_normals(vertices, model.triangles), scene.surface_albedo(model)], 1)
     maps = interpolate(fragments, attributes, model.triangles)
     normals = torch.nn.functional.normalize(maps[..., :3], dim=-1).reshape(-1, 3)
     irradiance = scene.lighting.irradiance(normals).reshape(rows, columns, 3)

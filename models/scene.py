@@ -21,7 +21,8 @@ BLOCKS = ("rotation", "translation", "focal", "identity", "expression", "albedo"
 class Scene:
     """Identity, expression and albedo coefficients (standard deviations), pose, camera, light, offsets (mm).
 
-    `offsets` are per-vertex displacements in the model frame, added to the model's shape; None means none.
+    `offsets` are per-vertex displacements in the model frame, added to the model's shape, and `albedo_offsets`
+    differences of linear RGB, added to its albedo; None means none.
     """
 
     identity: Float[Tensor, "identity"]
@@ -31,6 +32,7 @@ class Scene:
     camera: Camera
     lighting: Lighting
     offsets: Float[Tensor, "vertices 3"] | None = None
+    albedo_offsets: Float[Tensor, "vertices 3"] | None = None
 
     @staticmethod
     def neutral(model: LinearFaceModel, camera: Camera, distance_mm: float = 600.0) -> Scene:
@@ -53,6 +55,11 @@ class Scene:
         """The same person without expression."""
         vertices = model.vertices(self.identity, torch.zeros_like(self.expression))
         return vertices if self.offsets is None else vertices + self.offsets
+
+    def surface_albedo(self, model: LinearFaceModel) -> Float[Tensor, "vertices 3"]:
+        """Diffuse reflectance per vertex in linear RGB: the model's and its offsets; not clamped."""
+        albedo = model.albedo(self.albedo)
+        return albedo if self.albedo_offsets is None else albedo + self.albedo_offsets
 
     def block(self, name: str) -> Float[Tensor, "n"]:
         """One block as a flat vector; the focal length as its logarithm, which keeps it positive."""
@@ -152,4 +159,5 @@ class Scene:
             ),
             lighting=Lighting(self.lighting.coefficients.to(device)),
             offsets=None if self.offsets is None else self.offsets.to(device),
+            albedo_offsets=None if self.albedo_offsets is None else self.albedo_offsets.to(device),
         )

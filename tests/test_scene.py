@@ -121,3 +121,11 @@ def test_offsets_add_to_the_shape_and_stay_when_the_expression_goes(scene: Scene
 def test_moving_to_a_device_keeps_every_number(scene: Scene) -> None:
     moved = scene.to("cpu")
     assert same_scene(moved, scene) and torch.equal(moved.block("offsets"), scene.block("offsets"))
+
+
+def test_albedo_offsets_add_to_the_albedo_and_are_shown(scene: Scene) -> None:
+    model = toy_model()
+    lighter = replace(scene, albedo_offsets=torch.full((model.n_vertices, 3), 0.1))
+    torch.testing.assert_close(lighter.surface_albedo(model), model.albedo(scene.albedo) + 0.1)
+    torch.testing.assert_close(scene.surface_albedo(model), model.albedo(scene.albedo))
+    assert lighter.to("cpu").albedo_offsets is not None
