@@ -42,7 +42,7 @@ LANDMARK_SIGMA: tuple[tuple[tuple[int, ...], tuple[float, float]], ...] = (
 SPREAD_GAIN = 1.5
 
 # Landmarks of the mirrored face, in the order of the face.
-_MIRROR = (
+MIRRORED_LANDMARKS = (
     *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
     45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
     *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1),
@@ -274,7 +274,7 @@ def _looks(predictor: Any, upright: UInt8[np.ndarray, "size size 3"]) -> Float[n
             rectangle = dlib.rectangle(left, top, left + side - 1, top + side - 1)
             points = np.array([(p.x + 0.5, p.y + 0.5) for p in predictor(picture, rectangle).parts()])
             if sign < 0:
-                points = np.stack([3 * _FACE_PX - points[:, 0], points[:, 1]], axis=1)[list(_MIRROR)]
+                points = np.stack([3 * _FACE_PX - points[:, 0], points[:, 1]], axis=1)[list(MIRRORED_LANDMARKS)]
             looks.append(points)
     return np.array(looks)
 

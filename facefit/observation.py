@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from facefit.dense_landmarks import DenseLandmarks
 from facefit.detection import AbstractDetector, DlibDetector, Face, landmark_covariance
 from facefit.errors import NoFaceFound, UnreadableInput
 from facefit.landmark_files import as_landmarks, read_landmarks
@@ -51,7 +52,7 @@ class Observation:
     `image` is 8-bit sRGB at the original size. `landmarks` are iBUG 68 positions (column, row) in pixels,
     edge-based (the centre of the first pixel is (0.5, 0.5)), NaN where a point is unknown;
     `landmark_covariance` is in px^2. `mask` is False where a pixel must not be used. `camera` is the prior:
-    its focal is believed to a factor of exp(+-`focal_sigma`); 0 means known.
+    its focal is believed to a factor of exp(+-`focal_sigma`); 0 means known. `dense` is what a network saw.
     """
 
     image: UInt8[np.ndarray, "height width 3"]
@@ -61,6 +62,7 @@ class Observation:
     mask: Bool[np.ndarray, "height width"] | None = None
     focal_sigma: float = DEFAULT_FOCAL_SIGMA
     path: Path | None = None
+    dense: DenseLandmarks | None = None
 
     def __post_init__(self) -> None:
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:

@@ -1,0 +1,44 @@
+"""Hundreds of surface points seen in a photograph, with how sure each is and how far their errors are one error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+@dataclass(frozen=True)
+class DenseLandmarks:
+    """Where points of one model's surface (triangle and barycentric weights) lie in the photograph.
+
+    `whitening[i]` takes a difference in pixels to unit variance: the covariance of point i is inv(W^T W). A network's
+    errors are not independent: along the orthonormal `patterns` of whitened errors their variance is `variances`, along
+    everything else `floor`. Counting them as independent would make hundreds of points believe themselves far too much.
+    """
+
+    model: str
+    triangles: Int[np.ndarray, "points"]
+    barycentric: Float[np.ndarray, "points 3"]
+    pixels: Float[np.ndarray, "points 2"]
+    whitening: Float[np.ndarray, "points 2 2"]
+    patterns: Float[np.ndarray, "patterns points 2"]
+    variances: Float[np.ndarray, "patterns"]
+    floor: float = 1.0
+
+    def __post_init__(self) -> None:
+        count = len(self.pixels)
+        if not len(self.triangles) == len(self.barycentric) == len(self.whitening) == count:
+            raise ValueError(f"{count} pixels, but {len(self.triangles)} triangles and {len(self.whitening)} whitenings")
+        if not (np.isfinite(self.pixels).all() and np.isfinite(self.whitening).all()):
+            raise ValueError("dense landmarks hold NaN or infinite numbers; leave out the points that are unknown")
+
+    @property
+    def covariance(self) -> Float[np.ndarray, "points 2 2"]:
+        """Of each point alone, px^2."""
+        return np.linalg.inv(np.swapaxes(self.whitening, 1, 2) @ self.whitening)
+
+    @property
+    def independent(self) -> float:
+        """How many independent observations they are worth along a direction that all points share."""
+        return len(self.pixels) * 2 / max(float(self.variances.max(initial=self.floor)), self.floor)

@@ -1,0 +1,224 @@
+"""Everything in a portrait that is not the face: background, clothes, long hair, glasses, hands, scarves."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageDraw
+
+# Shapes are drawn this many times finer and averaged.
+FINER = 2
+OCCLUDERS = {"none": 0.5, "glasses": 0.16, "shades": 0.06, "hand": 0.08, "scarf": 0.07, "hair": 0.08, "patch": 0.05}
+
+Points = Float[np.ndarray, "68 2"]
+Colors = Float[np.ndarray, "size size 3"]
+
+
+@cache
+def grains(size: int) -> Float[np.ndarray, "grains size size"]:
+    """Patterns of mean 0 and deviation 1: isotropic from coarse to fine, and streaks as hair and cloth have."""
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(11)
+    found = []
+    for spread in ((24, 24), (10, 10), (4, 4), (1.5, 1.5), (0.6, 0.6), (6, 0.7), (0.7, 6), (3, 0.6)):
+        for _ in range(4):
+            noise = gaussian_filter(rng.normal(size=(2 * size, 2 * size)), spread, mode="wrap")
+            found.append(noise / noise.std())
+    return np.stack(found).astype(np.float32)
+
+
+def grain(size: int, kind: int, rng: np.random.Generator) -> Float[np.ndarray, "size size"]:
+    """A random piece of a pattern of one of the eight kinds."""
+    picture = grains(size)[4 * kind + int(rng.integers(4))]
+    row, column = rng.integers(0, size, 2)
+    return picture[row : row + size, column : column + size]
+
+
+def background(size: int, rng: np.random.Generator) -> Colors:
+    """A plain wall, a blurred room, foliage, or a clutter of patches; linear RGB."""
+    base = rng.uniform(0.01, 0.8) * (1 + rng.normal(size=3) * 0.2).clip(0.3, 1.7)
+    picture = np.broadcast_to(base, (size, size, 3)).astype(np.float32).copy()
+    kind = rng.random()
+    slope = np.linspace(-1, 1, size) * rng.normal() * 0.2
+    picture *= np.clip(1 + slope[:, None] + slope[None] * rng.normal(), 0.1, 2)[..., None].astype(np.float32)
+    if kind > 0.2:
+        coarse = int(rng.integers(0, 3))
+        tint = 1 + rng.normal(size=3) * 0.5
+        picture *= np.exp(rng.uniform(0.1, 0.7) * grain(size, coarse, rng))[..., None]
+        picture += (0.15 * base.mean() * tint) * grain(size, int(rng.integers(0, 4)), rng)[..., None]
+    if kind > 0.5:
+        canvas = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
+        pen = ImageDraw.Draw(canvas)
+        for _ in range(int(rng.integers(3, 16))):
+            x, y = rng.uniform(-0.2, 1.0, 2) * size
+            w, h = rng.uniform(0.05, 0.5, 2) * size
+            color = tuple(int(v) for v in rng.uniform(0, 220) * rng.uniform(0.6, 1.0, 3))
+            box = [x, y, x + w, y + h]
+            pen.rectangle(box, fill=color) if rng.random() < 0.6 else pen.ellipse(box, fill=color)
+        if rng.random() < 0.6:
+            from PIL import ImageFilter
+
+            canvas = canvas.filter(ImageFilter.BoxBlur(float(rng.uniform(1, 6))))
+        picture = np.asarray(canvas, np.float32) / 255
+    return np.clip(picture, 0, 1)
+
+
+class Brush:
+    """Soft-edged shapes in the crop's pixels."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.canvas = Image.new("L", (FINER * size, FINER * size))
+        self.pen = ImageDraw.Draw(self.canvas)
+
+    def polygon(self, points: Float[np.ndarray, "n 2"]) -> None:
+        self.pen.polygon((FINER * points).ravel().tolist(), fill=255)
+
+    def line(self, points: Float[np.ndarray, "n 2"], width: float) -> None:
+        self.pen.line((FINER * points).ravel().tolist(), fill=255, width=max(1, round(FINER * width)), joint="curve")
+
+    def ellipse(self, centre: Float[np.ndarray, "2"], radii: Float[np.ndarray, "2"]) -> None:
+        turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        self.polygon(centre + np.stack([np.cos(turn), np.sin(turn)], 1) * radii)
+
+    @property
+    def alpha(self) -> Float[np.ndarray, "size size 1"]:
+        return np.asarray(self.canvas.reduce(FINER), np.float32)[..., None] / 255
+
+
+def over(picture: Colors, brush: Brush, color: Float[np.ndarray, "*c"], opacity: float = 1.0) -> Colors:
+    alpha = opacity * brush.alpha
+    return picture * (1 - alpha) + np.asarray(color, np.float32) * alpha
+
+
+def behind_head(picture: Colors, marks: Points, hair: Float[np.ndarray, "3"] | None, rng: np.random.Generator) -> Colors:
+    """Long hair behind the head and a garment below the chin."""
+    size = len(picture)
+    across, up = _frame(marks)
+    width, middle = float(np.linalg.norm(across)), marks[27]
+    if hair is not None and rng.random() < 0.45:
+        brush = Brush(size)
+        spread, length = rng.uniform(0.7, 1.1), rng.uniform(0.2, 2.2)
+        brush.ellipse(middle + 0.15 * width * up, np.array([spread, rng.uniform(0.8, 1.0)]) * width * 0.95)
+        side = spread * 0.9 * across
+        low = -length * width * up
+        flare = rng.uniform(0.9, 1.3)
+        brush.polygon(np.stack([middle - side, middle + side, middle + flare * side + low, middle - flare * side + low]))
+        tone = hair * np.exp(0.35 * grain(size, 5, rng))[..., None]
+        picture = over(picture, brush, tone)
+    if rng.random() < 0.8:
+        brush = Brush(size)
+        chin = marks[8] - rng.uniform(0.15, 0.7) * width * up
+        slope = rng.uniform(0.1, 0.7)
+        edge = [chin + x * across + (0.1 * abs(x) - slope * max(0.0, abs(x) - 0.5)) * width * up for x in np.linspace(-2.5, 2.5, 11)]
+        brush.polygon(np.array([*edge, edge[-1] - 3 * width * up, edge[0] - 3 * width * up]))
+        cloth = rng.uniform(0.01, 0.7) * rng.uniform(0.3, 1.0, 3)
+        cloth = cloth * np.exp(rng.uniform(0, 0.3) * grain(size, int(rng.integers(1, 8)), rng))[..., None]
+        picture = over(picture, brush, cloth)
+    return picture
+
+
+def mouth(picture: Colors, marks: Points, hole: Float[np.ndarray, "size size"], rng: np.random.Generator) -> Colors:
+    """The inside of a parted mouth where the model has none: dark, with a row of teeth below the upper lip."""
+    size = len(picture)
+    inner = marks[60:68]
+    if np.linalg.norm(inner[2] - inner[6]) < 0.5:
+        return picture
+    brush = Brush(size)
+    brush.polygon(inner + 0.15 * (inner - inner.mean(0)))
+    alpha = brush.alpha * hole[..., None]
+    dark = rng.uniform(0.02, 0.12) * np.array([1.0, 0.55, 0.5])
+    picture = picture * (1 - alpha) + dark * alpha
+    if rng.random() < 0.7:
+        teeth = Brush(size)
+        drop = (inner[6] - inner[2]) * rng.uniform(0.25, 0.5)
+        teeth.polygon(np.concatenate([inner[:5], (inner[:5] + drop)[::-1]]))
+        alpha = teeth.alpha * alpha
+        picture = picture * (1 - alpha) + rng.uniform(0.25, 0.6) * np.array([1.0, 0.95, 0.85]) * alpha
+    return picture
+
+
+def occlude(picture: Colors, marks: Points, kind: str, skin: Float[np.ndarray, "3"], hair: Float[np.ndarray, "3"],
+            rng: np.random.Generator) -> Colors:  # fmt: skip
+    """One of `OCCLUDERS` painted over the face."""
+    size = len(picture)
+    across, up = _frame(marks)
+    width = float(np.linalg.norm(across))
+    brush = Brush(size)
+    if kind in ("glasses", "shades"):
+        return _glasses(picture, marks, across, up, kind == "shades", rng)
+    if kind == "hand":
+        at = marks[int(rng.choice([2, 5, 8, 11, 14, 48, 54, 31]))]
+        towards = np.array([rng.normal() * 0.5, 0]) @ np.stack([across, up]) / width - up
+        along = towards / np.linalg.norm(towards)
+        beside = np.array([-along[1], along[0]])
+        brush.ellipse(at + 0.5 * width * along, np.array([0.35, 0.45]) * width * rng.uniform(0.7, 1.2))
+        for finger in range(4):
+            root = at + (0.35 + 0.1 * rng.random()) * width * along + (finger - 1.5) * 0.16 * width * beside
+            tip = root - rng.uniform(0.2, 0.75) * width * along + rng.normal() * 0.05 * width * beside
+            brush.line(np.stack([root, tip]), 0.15 * width)
+        tone = skin * rng.uniform(0.6, 1.3) * np.exp(0.15 * grain(size, 2, rng))[..., None]
+        return over(picture, brush, tone)
+    if kind == "scarf":
+        top = marks[[2, 3, 31, 33, 35, 13, 14]] if rng.random() < 0.5 else marks[[4, 5, 48, 57, 54, 11, 12]]
+        top = top - rng.uniform(-0.05, 0.1) * width * up
+        outer = [top[-1] + 0.2 * across, top[-1] + 0.5 * across - 2 * width * up, top[0] - 0.5 * across - 2 * width * up,
+                 top[0] - 0.2 * across]  # fmt: skip
+        brush.polygon(np.array([*top, *outer]))
+        cloth = rng.uniform(0.02, 0.8) * rng.uniform(0.3, 1.0, 3) * np.exp(0.25 * grain(size, int(rng.integers(1, 8)), rng))[..., None]
+        return over(picture, brush, cloth)
+    if kind == "hair":
+        start = marks[27] + rng.normal() * 0.25 * across + rng.uniform(0.7, 1.0) * width * up
+        for _ in range(int(rng.integers(15, 60))):
+            end = start + rng.normal() * 0.45 * across - rng.uniform(0.2, 1.6) * width * up
+            bend = 0.5 * (start + end) + rng.normal() * 0.25 * across
+            t = np.linspace(0, 1, 8)[:, None]
+            brush.line((1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end, 0.02 * width)
+        return over(picture, brush, hair * np.exp(0.3 * grain(size, 5, rng))[..., None])
+    if kind == "patch":
+        at = marks[int(rng.integers(68))] + rng.normal(size=2) * 0.2 * width
+        brush.ellipse(at, rng.uniform(0.1, 0.45, 2) * width)
+        return over(picture, brush, background(size, rng))
+    return picture
+
+
+def _glasses(picture: Colors, marks: Points, across: Float[np.ndarray, "2"], up: Float[np.ndarray, "2"], dark: bool,
+             rng: np.random.Generator) -> Colors:  # fmt: skip
+    size, width = len(picture), float(np.linalg.norm(across))
+    lenses, frame = Brush(size), Brush(size)
+    thick = width * rng.uniform(0.015, 0.05)
+    roundness = rng.uniform(2.0, 6.0)
+    turn = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+    circle = np.stack([np.cos(turn), np.sin(turn)], 1)
+    superellipse = np.sign(circle) * np.abs(circle) ** (2 / roundness)
+    radii = width * np.array([rng.uniform(0.2, 0.27), rng.uniform(0.13, 0.24)])
+    drop = rng.uniform(-0.02, 0.08) * width * up
+    for corners, ear in (((36, 39), 0), ((42, 45), 16)):
+        shape = superellipse * radii
+        # Foreshortened as the eye is.
+        squeeze = float(np.clip(np.linalg.norm(marks[corners[0]] - marks[corners[1]]) / (0.32 * width + 1e-6), 0.4, 1.1))
+        centre = marks[list(corners)].mean(0) - drop
+        outline = centre + shape[:, :1] * squeeze * across / width + shape[:, 1:] * up
+        lenses.polygon(outline)
+        frame.line(np.concatenate([outline, outline[:1]]), thick)
+        outer = marks[corners[0] if ear == 0 else corners[1]]
+        frame.line(np.stack([outer - drop, 0.85 * marks[ear] + 0.15 * outer - drop]), thick)
+    frame.line(np.stack([marks[39] - drop, marks[42] - drop]), thick)
+    if dark:
+        glare = rng.uniform(0, 0.25) * grain(size, 1, rng)[..., None].clip(0)
+        picture = over(picture, lenses, rng.uniform(0.005, 0.08, 3) + glare, rng.uniform(0.85, 1.0))
+    else:
+        picture = over(picture, lenses, rng.uniform(0.3, 1.0, 3), rng.uniform(0, 0.15))
+    return over(picture, frame, rng.uniform(0.005, 0.3) * rng.uniform(0.5, 1.0, 3))
+
+
+def _frame(marks: Points) -> tuple[Float[np.ndarray, "2"], Float[np.ndarray, "2"]]:
+    """A face width to the right in the picture, as long as a frontal face is wide, and the unit vector up."""
+    up = marks[27] - marks[8]
+    height = float(np.linalg.norm(up)) + 1e-6
+    up = up / height
+    right = np.array([-up[1], up[0]])
+    return right * height * 1.15, up

@@ -1,0 +1,231 @@
+"""Training pictures from a morphable model: endless, each from its seed alone, with everything known.
+
+A picture is drawn as a crop at once: the scene is projected, and the crop that a detector or earlier landmarks
+would have led to is applied to the projection, so that no pixel is drawn which the network does not see.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from facefit.detection import LANDMARK_SIGMA
+from facefit.learned_init.crop import SIZE_PX, Crop, crop_of_landmarks
+from facefit.learned_init.draws import (
+    Lamp,
+    Sky,
+    draw_distance,
+    draw_expression,
+    draw_identity,
+    draw_light,
+    draw_tones,
+    draw_turn,
+    off_axis,
+)
+from facefit.learned_init.heads import Hair, HeadPainter, blotches
+from facefit.learned_init.points import DensePoints, dense_points
+from facefit.learned_init.surroundings import OCCLUDERS, background, behind_head, grain, mouth, occlude
+from facefit.models.face_model import LinearFaceModel
+from facefit.models.lighting import Lighting
+
+# Pixels per photograph unit before the crop; arbitrary, the crop takes it out.
+FOCAL_PX = 1000.0
+TONES = 500
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A training picture and its truth, in crop pixels and in the crop's own frame.
+
+    `rotation` is camera_from_model as seen along the ray to the crop's centre, the crop upright; `size_px_per_mm`
+    the scale at the head's centre, `distance_mm` its depth, `centre` its pixel. `landmarks` is what a detector would have
+    given, NaN where none; `lighting` the nine harmonics of the light in the picture's exposure.
+    """
+
+    image: UInt8[np.ndarray, "size size 3"]
+    landmarks: Float[np.ndarray, "68 2"]
+    points: Float[np.ndarray, "points 2"]
+    identity: Float[np.ndarray, "identity"]
+    expression: Float[np.ndarray, "expression"]
+    albedo: Float[np.ndarray, "albedo"]
+    lighting: Float[np.ndarray, "27"]
+    rotation: Float[np.ndarray, "3 3"]
+    centre: Float[np.ndarray, "2"]
+    size_px_per_mm: float
+    distance_mm: float
+    occluder: str
+
+
+class Synthesizer:
+    """Draws `Sample`s from one model."""
+
+    def __init__(self, model: LinearFaceModel) -> None:
+        self.model = model
+        self.points: DensePoints = dense_points(model)
+        self.painter = HeadPainter(model)
+        self.middle = self.points.gather(model, model.mean).mean(0)
+        self.tones = draw_tones(model, TONES, np.random.default_rng(17))
+
+    def __call__(self, seed: int, index: int) -> Sample:
+        """The same picture for the same seed and index, on every machine of one floating-point kind."""
+        rng = np.random.default_rng((seed, index))
+        model = self.model
+        identity, expression = draw_identity(model, rng), draw_expression(model, rng)
+        albedo = self.tones[int(rng.integers(len(self.tones)))]
+        with torch.no_grad():
+            vertices = model.vertices(torch.from_numpy(identity).float(), torch.from_numpy(expression).float())
+            points = self.points.gather(model, vertices).double().numpy()
+            turn, distance = draw_turn(rng), draw_distance(rng)
+            ray = np.array([*off_axis(rng, distance), 1.0])
+            middle = self.middle.double().numpy()
+            translation = ray * distance - turn @ middle
+            photo = _project(points @ turn.T + translation)
+            crop = draw_crop(photo[:68], rng)
+            image, lighting, occluder = self._picture(vertices, albedo, turn, translation, crop, photo, rng)
+        local = in_crop(crop, ray)
+        return Sample(
+            image=image,
+            landmarks=draw_landmarks(crop.apply(photo[:68]), rng),
+            points=crop.apply(photo),
+            identity=identity,
+            expression=expression,
+            albedo=albedo,
+            lighting=lighting.reshape(-1),
+            rotation=local @ turn,
+            centre=crop.apply(FOCAL_PX * ray[:2]),
+            size_px_per_mm=crop.scale * FOCAL_PX / distance,
+            distance_mm=distance,
+            occluder=occluder,
+        )
+
+    def _picture(
+        self, vertices: torch.Tensor, albedo: Float[np.ndarray, "albedo"], turn: Float[np.ndarray, "3 3"],
+        translation: Float[np.ndarray, "3"], crop: Crop, photo: Float[np.ndarray, "points 2"], rng: np.random.Generator,
+    ) -> tuple[UInt8[np.ndarray, "size size 3"], Float[np.ndarray, "9 3"], str]:  # fmt: skip
+        lamps, sky = draw_light(rng)
+        hair, tone = draw_hair(rng)
+        colors = (self.model.albedo(torch.from_numpy(albedo).float()) * blotches(self.painter, rng)).clamp(0.01, 0.95)
+        offset = crop.apply(np.zeros(2))
+        crop_from_ray = np.concatenate([FOCAL_PX * crop.scale * crop.turn, offset[:, None]], 1)
+        gloss = (0.0, 1.0) if rng.random() < 0.3 else (float(rng.uniform(0.02, 0.4)), float(rng.uniform(5, 60)))
+        head = self.painter.paint(vertices, colors, turn, translation, crop_from_ray, SIZE_PX, lamps, sky, gloss, hair)
+        marks = crop.apply(photo[:68])
+        level = self._exposure(head.color.numpy(), head.cover.numpy(), rng)
+        picture = behind_head(background(SIZE_PX, rng), marks, tone if hair is not None else None, rng)
+        cover = head.cover.numpy()[..., None]
+        picture = mouth(picture, marks, 1 - cover[..., 0], rng)
+        lit = head.color.numpy() * level
+        if hair is not None:
+            lit = lit * np.exp(0.35 * head.hair.numpy() * grain(SIZE_PX, 5, rng))[..., None]
+        picture = lit + (1 - cover) * picture
+        occluder = str(rng.choice(list(OCCLUDERS), p=list(OCCLUDERS.values())))
+        skin = np.median(colors.numpy()[self.model.topology.region("face")[::11]], 0) * level
+        picture = occlude(picture, marks, occluder, skin, tone, rng)
+        return finish(picture, rng), level * harmonics_of(lamps, sky), occluder
+
+    def _exposure(self, color: Float[np.ndarray, "s s 3"], cover: Float[np.ndarray, "s s"], rng: np.random.Generator) -> float:
+        """The gain that gives the head the mean luminance a photographer would meter."""
+        mean = float(color[cover > 0.9].mean()) if (cover > 0.9).any() else 0.2
+        return float(np.exp(rng.uniform(np.log(0.09), np.log(0.5)))) / max(mean, 1e-3)
+
+
+def draw_crop(landmarks: Float[np.ndarray, "68 2"], rng: np.random.Generator) -> Crop:
+    """The crop of the true landmarks, displaced as much as a detector's box would, or as little as good landmarks."""
+    true = crop_of_landmarks(landmarks)
+    assert true is not None
+    rough = rng.random() < 0.4
+    shift, stretch, lean = (0.07, 0.12, 9.0) if rough else (0.02, 0.04, 3.0)
+    centre = np.array(true.centre) + rng.normal(size=2) * shift * true.side
+    side = true.side * float(np.exp(np.clip(rng.normal(), -2, 2) * stretch))
+    roll = true.roll + math.radians(float(np.clip(rng.normal(), -2.5, 2.5)) * lean)
+    return Crop((float(centre[0]), float(centre[1])), side, roll)
+
+
+def in_crop(crop: Crop, ray: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
+    """Rotates camera axes so that z runs along the ray to the face and the crop's columns run along x."""
+    z = ray / np.linalg.norm(ray)
+    x = np.array([*(crop.turn[0]), 0.0])
+    x = x - z * (x @ z)
+    x = x / np.linalg.norm(x)
+    return np.stack([x, np.cross(z, x), z])
+
+
+def draw_landmarks(true: Float[np.ndarray, "68 2"], rng: np.random.Generator) -> Float[np.ndarray, "68 2"]:
+    """What a detector gives: noisy, at times wrong in one part, at times five points or none (NaN)."""
+    found = np.full((68, 2), np.nan)
+    kind = rng.random()
+    if kind < 0.35:
+        return found
+    eyes = max(np.linalg.norm(true[36] - true[45]), 0.35 * np.linalg.norm(true[27] - true[8]))
+    noise = np.empty((68, 2))
+    for numbers, sigma in LANDMARK_SIGMA:
+        # Half of a detector's error is one error of a whole part.
+        noise[list(numbers)] = (rng.normal(size=(len(numbers), 2)) + rng.normal(size=2)) * 0.7 * sigma * eyes
+    noise += rng.normal(size=2) * 0.01 * eyes
+    if rng.random() < 0.12:
+        first = int(rng.integers(0, 60))
+        noise[first : first + int(rng.integers(5, 40))] += rng.normal(size=2) * 0.15 * eyes
+    noisy = true + noise * rng.choice([0.5, 1.0, 1.5])
+    if kind < 0.45:
+        few = [36, 39, 42, 45, 33]
+        found[few] = noisy[few]
+        return found
+    return noisy
+
+
+def draw_hair(rng: np.random.Generator) -> tuple[Hair | None, Float[np.ndarray, "3"]]:
+    """Hair (or none) and its colour, which brows and strands share."""
+    light = rng.beta(0.7, 2.0)
+    tone = np.array([0.02, 0.014, 0.01]) * (1 - light) + np.array([0.45, 0.3, 0.16]) * light
+    if rng.random() < 0.15:
+        tone = np.full(3, rng.uniform(0.1, 0.7))
+    if rng.random() < 0.18:
+        return None, tone
+    thickness = float(np.exp(rng.uniform(np.log(1.0), np.log(28.0))))
+    return Hair(float(rng.uniform(34, 62)), float(rng.uniform(0, 7)), thickness, tone), tone
+
+
+def harmonics_of(lamps: list[Lamp], sky: Sky) -> Float[np.ndarray, "9 3"]:
+    """The light as the fit knows it."""
+    total = Lighting.ambient(0.0).coefficients.double()
+    for lamp in lamps:
+        unit = Lighting.directional(torch.from_numpy(lamp.direction), 1.0, 0.0).coefficients.double()
+        total = total + unit[:, :1] * torch.from_numpy(lamp.color)
+    found = np.array(total.numpy())
+    found[0] += Lighting.ambient(1.0).coefficients[0, 0].item() * sky.level
+    # Irradiance gradient . normal is band 1 with Lambert's 2/3 taken out; order y, z, x.
+    band = math.sqrt(3 / (4 * math.pi)) * 2 / 3
+    found[1:4] += sky.gradient[[1, 2, 0]] / band
+    return found
+
+
+def finish(picture: Float[np.ndarray, "s s 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
+    """What a camera and the web do: blur, tone curve, low resolution, noise, grey, JPEG."""
+    from PIL import Image, ImageFilter
+
+    encoded = np.clip(picture, 0, 1.2) ** (1 / (2.2 * rng.uniform(0.85, 1.15)))
+    contrast = rng.uniform(0.85, 1.15)
+    encoded = (encoded - 0.45) * contrast + 0.45
+    encoded = encoded + rng.normal(size=encoded.shape).astype(np.float32) * (rng.uniform(0, 0.05) if rng.random() < 0.5 else 0.005)
+    image = Image.fromarray((np.clip(encoded, 0, 1) * 255).astype(np.uint8))
+    if rng.random() < 0.3:
+        image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.3))))
+    if rng.random() < 0.08:
+        small = int(rng.integers(48, 100))
+        image = image.resize((small, small), Image.Resampling.BILINEAR).resize((SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC)
+    if rng.random() < 0.06:
+        image = image.convert("L").convert("RGB")
+    if rng.random() < 0.35:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=int(rng.integers(35, 90)))
+        image = Image.open(buffer)
+    return np.array(image)
+
+
+def _project(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
+    return FOCAL_PX * points[:, :2] / points[:, 2:]
