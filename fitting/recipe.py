@@ -18,6 +18,7 @@ from facefit.fitting.pyramid import PyramidLevel, face_pyramid
 from facefit.fitting.residual import AbstractResidual, normal_equations
 from facefit.fitting.residuals.closure import closure_residual
 from facefit.fitting.residuals.contour import contour_residual
+from facefit.fitting.residuals.dense_landmarks import dense_landmark_residual
 from facefit.fitting.residuals.landmarks import INNER, landmark_residual
 from facefit.fitting.residuals.photometric import PhotometricResidual, robust_weight
 from facefit.fitting.residuals.priors import CoefficientPrior, FocalPrior, LightPrior
@@ -118,6 +119,7 @@ def terms(
     found: list[AbstractResidual | None] = []
     if stage.landmarks:
         found.append(landmark_residual(observation, model))
+        found.append(dense_landmark_residual(observation, model))
         if "expression" in stage.free:
             found.append(closure_residual(observation, model))
     if stage.contour:
