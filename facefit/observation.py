@@ -53,6 +53,7 @@ class Observation:
     edge-based (the centre of the first pixel is (0.5, 0.5)), NaN where a point is unknown;
     `landmark_covariance` is in px^2. `mask` is False where a pixel must not be used. `camera` is the prior:
     its focal is believed to a factor of exp(+-`focal_sigma`); 0 means known. `dense` is what a network saw.
+    `mask_given` says that the mask is the user's word on what hides the face, so that nothing is estimated.
     """
 
     image: UInt8[np.ndarray, "height width 3"]
@@ -63,6 +64,7 @@ class Observation:
     focal_sigma: float = DEFAULT_FOCAL_SIGMA
     path: Path | None = None
     dense: DenseLandmarks | None = None
+    mask_given: bool = False
 
     def __post_init__(self) -> None:
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:
@@ -134,7 +136,8 @@ class Observation:
         detector: AbstractDetector | None = None,
     ) -> Observation:
         """The same for 8-bit sRGB pixels in memory; the most prominent face when no landmarks are given."""
-        blank = Photograph(np.ascontiguousarray(image), mask).observation(fov, None)
+        photo = Photograph(np.ascontiguousarray(image), mask, mask_given=mask is not None)
+        blank = photo.observation(fov, None)
         if landmarks is not None:
             return blank.with_landmarks(landmarks)
         return blank.with_face((detector or DlibDetector()).detect(blank.image)[0])
@@ -155,11 +158,14 @@ class Observation:
 
 @dataclass(frozen=True)
 class Photograph:
-    """Upright 8-bit sRGB pixels, which of them are opaque (None: all), and EXIF's focal length in pixels."""
+    """Upright 8-bit sRGB pixels, which of them are opaque or left by a mask (None: all), and EXIF's focal length in
+    pixels.
+    """
 
     pixels: UInt8[np.ndarray, "height width 3"]
     usable: Bool[np.ndarray, "height width"] | None = None
     focal_px: float | None = None
+    mask_given: bool = False
 
     def observation(self, fov: float | None, path: Path | None) -> Observation:
         height, width = self.pixels.shape[:2]
@@ -172,7 +178,14 @@ class Photograph:
             sigma = EXIF_FOCAL_SIGMA
         else:
             camera = Camera.from_field_of_view(width, height)
-        return Observation(self.pixels, camera, mask=self.usable, focal_sigma=sigma, path=path)
+        return Observation(
+            self.pixels,
+            camera,
+            mask=self.usable,
+            focal_sigma=sigma,
+            path=path,
+            mask_given=self.mask_given,
+        )
 
 
 def read_photograph(path: str | Path) -> Photograph:
@@ -329,7 +342,7 @@ def _with_mask(photo: Photograph, mask: Mask | None) -> Photograph:
         raise UnreadableInput(f"{source} has {size} pixels, the photograph {width} x {height}")
     if not usable.any():
         raise UnreadableInput(f"{source} is black everywhere: white marks the pixels to use")
-    return replace(photo, usable=usable if photo.usable is None else usable & photo.usable)
+    return replace(photo, usable=usable if photo.usable is None else usable & photo.usable, mask_given=True)
 
 
 def _named(

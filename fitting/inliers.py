@@ -1,68 +1,104 @@
-"""Which pixels of the photograph the fitted face explains: skin, rather than hair, hands, glasses or hard shadow."""
+"""What is known of each pixel and landmark once it is known where the photograph shows the face, and where not."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
-import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from scipy.ndimage import uniform_filter
 
 from facefit.fitting.pyramid import PyramidLevel
-from facefit.fitting.residuals.photometric import robust_weight
-from facefit.fitting.surface_samples import face_triangles
-from facefit.mesh import vertex_normals
-from facefit.models.face_model import LinearFaceModel
-from facefit.models.scene import Scene
-from facefit.rendering.interpolate import interpolate
-from facefit.rendering.rasterize import rasterize
-from facefit.rendering.shade import lambertian, linear_to_srgb
+from facefit.fitting.residuals.landmarks import landmark_covariance
+from facefit.observation import Observation
 
-# A pixel is judged together with its neighbours within this many texels of a 256-texel crop: pores, lashes and
-# highlights are small, what hides a face is not.
-NEIGHBOURHOOD = 7
+# A landmark is hidden where less than half of the face within this many texels of a level of 64 is seen.
+AROUND_LANDMARK = 5
+# A detector's guess of a landmark that it cannot see is worth something: four times its sigma.
+HIDDEN_SIGMA = 4.0
+# With less of the face explained than this, it is the explanation that is wrong (or there is no face).
+FEWEST = 0.2
 
 
-def inlier_mask(
-    scene: Scene, model: LinearFaceModel, level: PyramidLevel, sigma: float, height: int, width: int
-) -> Bool[np.ndarray, "height width"]:
-    """False where the face region is seen but its colour is not the photograph's; at the photograph's own size.
+@dataclass(frozen=True, eq=False)
+class SkinMask:
+    """The face region on the texels of a pyramid level, and the probability of each texel to show the face.
 
-    `sigma` is the size of the colour error (sRGB) of skin that is explained. Pixels off the face region are True:
-    nothing is known against them.
+    Off the face region `shown` is 1: nothing is known against those pixels.
     """
-    rows, columns = level.usable.shape
-    vertices = scene.shape(model)
-    posed = scene.pose.apply(vertices)
-    texels = (scene.camera.project(posed) - torch.from_numpy(level.origin).to(posed)) * level.scale
-    fragments = rasterize(texels, posed[:, 2], model.triangles, rows, columns)
-    attributes = torch.cat([vertex_normals(vertices, model.triangles), scene.surface_albedo(model)], 1)
-    maps = interpolate(fragments, attributes, model.triangles)
-    normals = torch.nn.functional.normalize(maps[..., :3], dim=-1).reshape(-1, 3)
-    irradiance = scene.lighting.irradiance(normals).reshape(rows, columns, 3)
-    predicted = linear_to_srgb(lambertian(maps[..., 3:], irradiance)).numpy()
 
-    skin = np.zeros(len(model.topology.triangles), dtype=bool)
-    skin[face_triangles(model.topology, model.n_vertices)] = True
-    face = fragments.covered.numpy() & skin[fragments.triangle.numpy()]
-    error = np.sqrt(((predicted - level.image) ** 2).mean(2))
-    explained = np.where(face, robust_weight(error, sigma), 0.0)
-    around = max(3, round(NEIGHBOURHOOD * rows / 256)) | 1
-    share = uniform_filter(explained, around) / np.maximum(uniform_filter(face.astype(float), around), 1e-9)
-    return _at_photo(~face | (share > 0.4), level, height, width)
+    face: Bool[np.ndarray, "rows columns"]
+    shown: Float[np.ndarray, "rows columns"]
+    scale: float
+    origin: Float[np.ndarray, "2"]
+
+    @property
+    def share(self) -> float:
+        """How much of the visible face region is seen; NaN where there is none in the picture."""
+        return float((self.shown[self.face] > 0.5).mean()) if self.face.any() else float("nan")
+
+    @property
+    def believable(self) -> bool:
+        return self.share >= FEWEST
+
+    def at_photo(self, height: int, width: int) -> Bool[np.ndarray, "height width"]:
+        """False where the face is hidden, at the photograph's own size; True outside the crop."""
+        seen = np.ones((height, width), dtype=bool)
+        side = np.array(self.shown.shape[::-1]) / self.scale
+        left, top = np.maximum(self.origin, 0).astype(int)
+        right, bottom = np.minimum(np.ceil(self.origin + side), [width, height]).astype(int)
+        across = (np.arange(left, right) + 0.5 - self.origin[0]) * self.scale
+        down = (np.arange(top, bottom) + 0.5 - self.origin[1]) * self.scale
+        seen[top:bottom, left:right] = self._between(down, across) > 0.5
+        return seen
+
+    def on(self, level: PyramidLevel) -> PyramidLevel:
+        """A level of the same photograph without the texels where the face is hidden."""
+        rows, columns = level.usable.shape
+        ratio = self.scale / level.scale
+        shown = self._between((np.arange(rows) + 0.5) * ratio, (np.arange(columns) + 0.5) * ratio) > 0.5
+        return replace(level, usable=level.usable & shown)
+
+    def hides(self, pixels: Float[np.ndarray, "n 2"]) -> Bool[np.ndarray, "n"]:
+        """Whether what lies over the face hides points given in pixels; False off the face and for NaN."""
+        around = max(3, round(AROUND_LANDMARK * len(self.face) / 64)) | 1
+        face = uniform_filter(self.face.astype(float), around)
+        seen = uniform_filter(np.where(self.face, self.shown, 0.0), around)
+        texel = np.nan_to_num((pixels - self.origin) * self.scale, nan=-1.0)
+        inside = ((texel >= 0) & (texel < self.face.shape[::-1])).all(1)
+        column, row = texel[inside].astype(int).T
+        hidden = np.zeros(len(pixels), dtype=bool)
+        hidden[inside] = (face[row, column] > 0.1) & (seen[row, column] < 0.5 * face[row, column])
+        return hidden
+
+    def believed(self, observation: Observation) -> Observation:
+        """The observation with less belief in landmarks that are hidden."""
+        if observation.landmarks is None:
+            return observation
+        hidden = self.hides(observation.landmarks.astype(np.float64))
+        if not hidden.any():
+            return observation
+        factor = np.where(hidden, HIDDEN_SIGMA**2, 1.0)[:, None, None]
+        return replace(observation, landmark_covariance=landmark_covariance(observation) * factor)
+
+    def _between(
+        self, down: Float[np.ndarray, "height"], across: Float[np.ndarray, "width"]
+    ) -> Float[np.ndarray, "height width"]:
+        """`shown` at texel coordinates (edge-based), linear between the texels' centres."""
+        rows, columns = self.shown.shape
+        between: Float[np.ndarray, "height width"] = (
+            _tent(down, rows) @ self.shown.astype(np.float32) @ _tent(across, columns).T
+        )
+        return between
 
 
-def _at_photo(
-    mask: Bool[np.ndarray, "rows columns"], level: PyramidLevel, height: int, width: int
-) -> Bool[np.ndarray, "height width"]:
-    """The level's mask at the photograph's size; True outside the crop."""
-    found = np.ones((height, width), dtype=bool)
-    texel = [
-        ((np.arange(size) + 0.5 - start) * level.scale).astype(np.int64)
-        for size, start in ((height, level.origin[1]), (width, level.origin[0]))
-    ]
-    inside = [
-        np.flatnonzero((np.arange(size) >= start) & (t < limit))
-        for size, start, t, limit in zip((height, width), level.origin[::-1], texel, mask.shape, strict=True)
-    ]
-    found[np.ix_(*inside)] = mask[np.ix_(texel[0][inside[0]], texel[1][inside[1]])]
-    return found
+def _tent(at: Float[np.ndarray, "n"], count: int) -> Float[np.ndarray, "n count"]:
+    """Rows of linear interpolation between `count` centres at 0.5, 1.5 ...; constant beyond the outer ones."""
+    place = np.clip(at - 0.5, 0, count - 1)
+    low = np.minimum(place.astype(int), max(count - 2, 0))
+    part = (place - low).astype(np.float32)
+    rows = np.zeros((len(at), count), dtype=np.float32)
+    index = np.arange(len(at))
+    rows[index, low] = 1 - part
+    rows[index, np.minimum(low + 1, count - 1)] += part
+    return rows

@@ -10,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from facefit.fitting.inliers import inlier_mask
+from facefit.fitting.inliers import SkinMask
 from facefit.fitting.linear import landmark_start, with_ambient_level
+from facefit.fitting.occlusion import skin_mask
 from facefit.fitting.posterior import Posterior
 from facefit.fitting.projection import NEAREST_MM
 from facefit.fitting.pyramid import PyramidLevel, face_pyramid
@@ -57,15 +58,19 @@ def fit(
     levels = dict(zip(sizes, face_pyramid(observation, sizes), strict=True))
     reports: list[StageReport] = []
     first: Scene | None = None
+    seen, skin, whole = observation, None, levels
     with torch.no_grad():
         for number, stage in enumerate(stages):
             if progress is not None:
                 progress(stage.name, number / len(stages))
+            if stage.photometric_px and stage.mask:
+                skin = skin_mask(observation, scene, model, whole[sizes[0]])
+                seen, levels = masked(observation, whole, skin)
             if stage.photometric_px and stage.expose:
                 scene = exposed(scene, model, levels[stage.photometric_px], stage.samples)
             if stage.photometric_px and first is None:
                 first = scene
-            evidence = terms(stage, observation, model, levels.get(stage.photometric_px))
+            evidence = terms(stage, seen, model, levels.get(stage.photometric_px))
             # Priors alone would only draw the face back to the mean.
             residuals = [*evidence, *priors(stage, observation)] if evidence else []
             scene, report = stage.solver.solve(residuals, scene, freed(stage, observation), stage.name)
@@ -81,9 +86,10 @@ def fit(
             landmark_error=landmark_error(observation, fitted),
             landmarks_fitted=fitted,
             recipe=tuple(stages),
+            skin=skin,
         )
         if first is not None:
-            result = with_colour_figures(result, first, levels[sizes[len(sizes) // 2]])
+            result = with_colour_figures(result, first, whole[sizes[len(sizes) // 2]])
     return replace(result, timings={"fit": time.perf_counter() - began})
 
 
@@ -94,6 +100,9 @@ def posterior_of(result: FitResult) -> Posterior | None:
         return None
     stage, scene, observation = shaped[-1], result.scene, result.observation
     level = face_pyramid(observation, [stage.photometric_px])[0] if stage.photometric_px else None
+    if result.skin is not None and level is not None:
+        observation, levels = masked(observation, {0: level}, result.skin)
+        level = levels[0]
     with torch.no_grad():
         evidence = terms(stage, observation, result.model, level)
         if not evidence:
@@ -105,6 +114,15 @@ def posterior_of(result: FitResult) -> Posterior | None:
     if not bool(torch.isfinite(precision).all()):
         return None
     return Posterior(precision, scene.layout(free))
+
+
+def masked(
+    observation: Observation, levels: dict[int, PyramidLevel], skin: SkinMask
+) -> tuple[Observation, dict[int, PyramidLevel]]:
+    """What is left of a photograph without that which hides the face; all of it where hardly any face was found."""
+    if not skin.believable:
+        return observation, levels
+    return skin.believed(observation), {size: skin.on(level) for size, level in levels.items()}
 
 
 def freed(stage: Stage, observation: Observation) -> tuple[str, ...]:
@@ -159,7 +177,9 @@ def exposed(scene: Scene, model: LinearFaceModel, level: PyramidLevel, samples: 
 
 def with_colour_figures(result: FitResult, first: Scene, level: PyramidLevel) -> FitResult:
     """The result with the colour error of its scene and of the `first` one, both over the pixels now in use."""
-    scene, model = result.scene, result.model
+    scene, model, skin = result.scene, result.model, result.skin
+    if skin is not None:
+        level = masked(result.observation, {0: level}, skin)[1][0]
     residual = PhotometricResidual(model, surface_samples(model, 1000), level).freeze(scene)
     frozen = residual.frozen
     if frozen is None or not len(frozen.chosen):
@@ -169,13 +189,11 @@ def with_colour_figures(result: FitResult, first: Scene, level: PyramidLevel) ->
         float(np.sqrt((kept * residual.error(at, frozen.chosen) ** 2).sum() / kept.sum()))
         for at in (first, scene)
     ]
-    height, width = result.observation.height, result.observation.width
     return replace(
         result,
         photometric_rms_start=rms[0],
         photometric_rms=rms[1],
-        pixels_used=frozen.inliers,
-        inliers=inlier_mask(scene, model, level, frozen.sigma, height, width),
+        pixels_used=frozen.inliers if skin is None else skin.share,
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
+from facefit.fitting.inliers import SkinMask
 from facefit.fitting.posterior import Posterior, neutral_sigma_mm
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
@@ -52,7 +53,8 @@ class FitResult:
 
     `landmark_error` is the mean distance of the 51 inner landmarks over the outer eye distance (a fraction);
     the photometric figures are RMS differences in sRGB levels (0-1) over the face pixels in use, at the start and
-    at the end; `pixels_used` is the fraction of visible face pixels in use. NaN where it does not apply.
+    at the end; `pixels_used` is the fraction of visible face pixels in use. NaN where it does not apply. `skin` says
+    where the photograph shows the face; None where no stage looked.
     """
 
     scene: Scene
@@ -64,7 +66,7 @@ class FitResult:
     photometric_rms: float = float("nan")
     pixels_used: float = float("nan")
     landmarks_fitted: Float[np.ndarray, "68 2"] | None = None
-    inliers: Bool[np.ndarray, "height width"] | None = None
+    skin: SkinMask | None = None
     recipe: tuple[Stage, ...] = ()
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
@@ -76,6 +78,13 @@ class FitResult:
             if stage.status in (Status.NOT_FINITE, Status.BEHIND_CAMERA):
                 return stage.status
         return self.stages[-1].status if self.stages else Status.NOTHING_TO_FIT
+
+    @cached_property
+    def inliers(self) -> Bool[np.ndarray, "height width"] | None:
+        """False where the face is hidden by hair, a hand, glasses ...; of the photograph's size."""
+        if self.skin is None:
+            return None
+        return self.skin.at_photo(self.observation.height, self.observation.width)
 
     @cached_property
     def posterior(self) -> Posterior | None:

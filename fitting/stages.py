@@ -30,6 +30,9 @@ class Solver(Protocol):
 class Stage:
     """One solve: what is free, which terms speak, at which size the photograph is read (0: not at all).
 
+    `mask` looks first where the photograph shows the face (see `occlusion`): this stage and those after it leave out
+    what hides it, and believe hidden landmarks less.
+
     `core_only` reads the middle of the face only; `expose` begins with white light at the photograph's brightness,
     whatever light the scene had. `independent` is how many independent observations all photometric
     samples are worth (see the term); `prior` scales the belief in the coefficients' N(0, 1).
@@ -43,6 +46,7 @@ class Stage:
     samples: int = 0
     core_only: bool = False
     expose: bool = False
+    mask: bool = False
     independent: float = INDEPENDENT
     prior: float = 1.0
     solver: Solver = GaussNewton()
@@ -60,6 +64,7 @@ STANDARD: tuple[Stage, ...] = (
         LIGHT,
         False,
         expose=True,
+        mask=True,
         photometric_px=64,
         samples=1000,
         solver=GaussNewton(steps=3, tolerance=2e-2),
@@ -80,6 +85,7 @@ STANDARD: tuple[Stage, ...] = (
         "colour",
         LIGHT,
         False,
+        mask=True,
         photometric_px=256,
         samples=1000,
         independent=600.0,

@@ -14,9 +14,11 @@ from facefit.fitting.batched.priors import prior_terms
 from facefit.fitting.batched.solver import solve
 from facefit.fitting.batched.terms import AbstractTerm, closure_term, landmark_term
 from facefit.fitting.gauss_newton import GaussNewton
+from facefit.fitting.inliers import SkinMask
 from facefit.fitting.linear import landmark_start
+from facefit.fitting.occlusion import skin_mask
 from facefit.fitting.pyramid import PyramidLevel, face_pyramid
-from facefit.fitting.recipe import exposed, landmark_error, landmark_pixels, with_colour_figures
+from facefit.fitting.recipe import exposed, landmark_error, landmark_pixels, masked, with_colour_figures
 from facefit.fitting.result import FitResult, StageReport
 from facefit.fitting.stages import STANDARD, Stage
 from facefit.fitting.surface_samples import surface_samples
@@ -39,12 +41,19 @@ def fit_batched(
         pyramids = [face_pyramid(observation, sizes) for observation in observations]
         scenes = Scenes.of(starts, device)
         first: list[Scene] | None = None
+        seen, whole = list(observations), list(pyramids)
+        skins: list[SkinMask | None] = [None] * len(seen)
         reports: list[list[StageReport]] = [[] for _ in observations]
         for stage in stages:
             levels = None
             if stage.photometric_px:
-                levels = [pyramid[sizes.index(stage.photometric_px)] for pyramid in pyramids]
                 now = unpacked(scenes, starts)
+                if stage.mask:
+                    for b, (observation, pyramid) in enumerate(zip(observations, whole, strict=True)):
+                        skin = skin_mask(observation, now[b], model, pyramid[0])
+                        seen[b], left = masked(observation, dict(enumerate(pyramid)), skin)
+                        skins[b], pyramids[b] = skin, list(left.values())
+                levels = [pyramid[sizes.index(stage.photometric_px)] for pyramid in pyramids]
                 if stage.expose:
                     now = [
                         exposed(scene, model, level, stage.samples)
@@ -52,7 +61,7 @@ def fit_batched(
                     ]
                     scenes = Scenes.of(now, device)
                 first = first or now
-            terms = stage_terms(stage, observations, model, scenes, levels)
+            terms = stage_terms(stage, seen, model, scenes, levels)
             if not isinstance(stage.solver, GaussNewton):
                 raise ValueError(
                     f"stage {stage.name!r}: a batch is solved by GaussNewton only; fit one by one"
@@ -76,10 +85,9 @@ def fit_batched(
             landmarks_fitted=pixels,
             recipe=tuple(stages),
             timings={"fit": seconds},
+            skin=skins[b],
         )
-        results.append(
-            with_colour_figures(result, first[b], pyramids[b][len(sizes) // 2]) if first else result
-        )
+        results.append(with_colour_figures(result, first[b], whole[b][len(sizes) // 2]) if first else result)
     return results
 
 
