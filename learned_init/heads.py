@@ -24,6 +24,11 @@ OCCLUSION_DIRECTIONS = 48
 # Smooth random fields over the head, by wavelength in mm: blotches, freckles, uneven beard.
 FIELD_WAVELENGTHS_MM = (60.0, 25.0, 10.0)
 FIELDS_EACH = 8
+# Heads outside the model: deviation of a stretch along each axis; for the first two sets of fields the largest
+# amplitude; the share of it that differs between the sides.
+STRETCH = 0.035
+WARP_MM = ((0, 3.0), (FIELDS_EACH, 0.7))
+UNLIKE = 0.3
 # The hairline is where this mixture of up and back, from the brows, reaches about 45 mm.
 SCALP_UP, SCALP_BACK = 0.8, 0.6
 
@@ -61,6 +66,8 @@ class HeadPainter:
         for part in inside:
             self.scalp[torch.from_numpy(np.asarray(part, np.int64))] = -torch.inf
         self.fields = _fields(mean)
+        mirror = model.topology.mirror
+        self.mirror = torch.arange(len(mean)) if mirror is None else torch.from_numpy(mirror.astype(np.int64))
         self.occlusion = self._ambient_occlusion(mean)
 
     def paint(
@@ -167,6 +174,26 @@ def _fields(mean: Float[Tensor, "vertices 3"]) -> Float[Tensor, "vertices fields
             phase = mean.double().numpy() @ waves + rng.uniform(0, 2 * np.pi, 12)
             fields.append(np.sin(phase).sum(1) / np.sqrt(6))
     return torch.from_numpy(np.stack(fields, 1)).float()
+
+
+def draw_warp(painter: HeadPainter, rng: np.random.Generator) -> Float[Tensor, "vertices 3"]:
+    """A smooth displacement that no mode of the model says, mm: real heads lie outside every model's space.
+
+    Stretched along each axis, and bent by the random fields; mostly alike on both sides, as faces are.
+    """
+    mean = painter.model.mean
+    found = (mean - mean.mean(0)) * torch.from_numpy(rng.normal(size=3) * STRETCH).float()
+    for start, largest in WARP_MM:
+        fields = painter.fields[:, start : start + FIELDS_EACH]
+        other = fields[painter.mirror]
+        even, odd = (fields + other) / 2**0.5, (fields - other) / 2**0.5
+        weights = rng.normal(size=(2, FIELDS_EACH, 3)) * rng.uniform(0, largest) / FIELDS_EACH**0.5
+        # A symmetric displacement is odd in x and even in y and z.
+        alike, unlike = torch.from_numpy(weights).float()
+        side = torch.tensor([1.0, 0.0, 0.0])
+        found = found + (odd @ alike) * side + (even @ alike) * (1 - side)
+        found = found + UNLIKE * ((even @ unlike) * side + (odd @ unlike) * (1 - side))
+    return found
 
 
 def blotches(painter: HeadPainter, rng: np.random.Generator) -> Float[Tensor, "vertices 3"]:

@@ -73,7 +73,7 @@ def losses(guess: Guess, truth: Batch, yard: Yardstick, flipped: Bool[Tensor, "b
     blocks = guess.blocks
     for name in ("identity", "expression", "albedo"):
         basis = getattr(yard, name).flatten(1)
-        true = (truth[name] @ basis).unflatten(1, (-1, 3))
+        true = truth["neutral"] if name == "identity" else (truth[name] @ basis).unflatten(1, (-1, 3))
         true = torch.where(flipped[:, None, None], mirrored(true, yard, name != "albedo"), true)
         found[name] = charbonnier((blocks[name] @ basis).unflatten(1, (-1, 3)) - true, 0.02 if name == "albedo" else 0.3)
     sign = torch.tensor(MIRRORED_HARMONICS).float()[:, None]

@@ -27,7 +27,7 @@ from facefit.learned_init.draws import (
     draw_turn,
     off_axis,
 )
-from facefit.learned_init.heads import Hair, HeadPainter, blotches
+from facefit.learned_init.heads import Hair, HeadPainter, blotches, draw_warp
 from facefit.learned_init.points import DensePoints, dense_points
 from facefit.learned_init.surroundings import OCCLUDERS, background, behind_head, grain, mouth, occlude
 from facefit.models.face_model import LinearFaceModel
@@ -36,6 +36,8 @@ from facefit.models.lighting import Lighting
 # Pixels per photograph unit before the crop; arbitrary, the crop takes it out.
 FOCAL_PX = 1000.0
 TONES = 500
+# Share of the heads that are bent out of the model's space.
+WARPED = 0.75
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,15 @@ class Sample:
 
     `rotation` is camera_from_model as seen along the ray to the crop's centre, the crop upright; `size_px_per_mm`
     the scale at the head's centre, `distance_mm` its depth, `centre` its pixel. `landmarks` is what a detector would have
-    given, NaN where none; `lighting` the nine harmonics of the light in the picture's exposure.
+    given, NaN where none; `neutral` how the person's points differ from the mean face's, mm, which is more than `identity`
+    says where the head lies outside the model; `lighting` the nine harmonics of the light in the picture's exposure.
     """
 
     image: UInt8[np.ndarray, "size size 3"]
     landmarks: Float[np.ndarray, "68 2"]
     points: Float[np.ndarray, "points 2"]
     identity: Float[np.ndarray, "identity"]
+    neutral: Float[np.ndarray, "points 3"]
     expression: Float[np.ndarray, "expression"]
     albedo: Float[np.ndarray, "albedo"]
     lighting: Float[np.ndarray, "27"]
@@ -68,6 +72,7 @@ class Synthesizer:
         self.model = model
         self.points: DensePoints = dense_points(model)
         self.painter = HeadPainter(model)
+        self.identity_at_points = self.points.gather(model, model.identity_basis)
         self.middle = self.points.gather(model, model.mean).mean(0)
         self.tones = draw_tones(model, TONES, np.random.default_rng(17))
 
@@ -79,6 +84,10 @@ class Synthesizer:
         albedo = self.tones[int(rng.integers(len(self.tones)))]
         with torch.no_grad():
             vertices = model.vertices(torch.from_numpy(identity).float(), torch.from_numpy(expression).float())
+            neutral = torch.einsum("m,mpc->pc", torch.from_numpy(identity).float(), self.identity_at_points)
+            if rng.random() < WARPED:
+                warp = draw_warp(self.painter, rng)
+                vertices, neutral = vertices + warp, neutral + self.points.gather(model, warp)
             points = self.points.gather(model, vertices).double().numpy()
             turn, distance = draw_turn(rng), draw_distance(rng)
             ray = np.array([*off_axis(rng, distance), 1.0])
@@ -93,6 +102,7 @@ class Synthesizer:
             landmarks=draw_landmarks(crop.apply(photo[:68]), rng),
             points=crop.apply(photo),
             identity=identity,
+            neutral=neutral.numpy(),
             expression=expression,
             albedo=albedo,
             lighting=lighting.reshape(-1),
