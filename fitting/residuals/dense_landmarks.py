@@ -48,7 +48,7 @@ class DenseLandmarkResidual(AbstractResidual):
 
     @property
     def patterns(self) -> Float[np.ndarray, "patterns rows"]:
-        return self.seen.patterns.reshape(len(self.seen.patterns), -1)
+        return self.seen.patterns.reshape(len(self.seen.patterns), 2 * len(self.seen.pixels))
 
     @property
     def shrink(self) -> Float[np.ndarray, "patterns"]:
@@ -82,7 +82,9 @@ def dense_landmark_residual(observation: Observation, model: LinearFaceModel) ->
 def _points(model: LinearFaceModel, triangles: bytes, barycentric: bytes) -> SurfacePoints:
     """Kept for a model's next fits: gathering its bases costs more than a step."""
     return SurfacePoints(
-        model, np.frombuffer(triangles, np.int64), np.frombuffer(barycentric, np.float32).reshape(-1, 3)
+        model,
+        np.frombuffer(triangles, np.int64).copy(),
+        np.frombuffer(barycentric, np.float32).reshape(-1, 3).copy(),
     )
 
 
