@@ -7,7 +7,7 @@ rows and columns. Eliminating a photograph costs the cube of its own unknowns, s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facefit.fitting.gauss_newton import damped_step
-from facefit.fitting.joint.scenes import Scenes, own_sizes, shared
-from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, normal_equations
+from facefit.fitting.joint.scenes import SHARED, Scenes, own_sizes, shared
+from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, linearised
+from facefit.models.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,6 @@ class Arm:
     matrix: Float[Tensor, "own own"]
     coupling: Float[Tensor, "own shared"]
     gradient: Float[Tensor, "own"]
-
-    def __add__(self, other: Arm) -> Arm:
-        return Arm(
-            self.matrix + other.matrix, self.coupling + other.coupling, self.gradient + other.gradient
-        )
 
     @property
     def finite(self) -> bool:
@@ -55,12 +51,6 @@ class ArrowEquations:
     @property
     def finite(self) -> bool:
         return math.isfinite(self.cost) and self.person.finite and all(arm.finite for arm in self.arms.values())
-
-    def __add__(self, other: ArrowEquations) -> ArrowEquations:
-        arms = dict(self.arms)
-        for index, arm in other.arms.items():
-            arms[index] = arms[index] + arm if index in arms else arm
-        return ArrowEquations(self.own, arms, self.person + other.person)
 
     def dense(self) -> NormalEquations:
         """The same as one matrix: the specification of the fast solution."""
@@ -136,26 +126,33 @@ class OfPhotograph:
         return OfPhotograph(self.index, self.term.freeze(scenes.each[self.index]))
 
 
-@normal_equations.register
-def _(residual: OfPhotograph, scenes: Scenes, free: tuple[str, ...]) -> ArrowEquations:
-    index = residual.index
-    scene = scenes.each[index]
-    mine = scenes.free(index, free)
-    system = normal_equations(residual.term, scene, mine)
-    where = scene.layout(mine)
-    everyone = shared(free)
-    places = {
-        common: torch.cat(
-            [torch.zeros(0, dtype=torch.int64)]
-            + [torch.arange(part.start, part.stop) for name, part in where.items() if (name in everyone) == common]
-        )
-        for common in (False, True)
-    }
-    own, person = places[False], places[True]
+@linearised.register
+def _(scenes: Scenes, residuals: Sequence[OfPhotograph], free: tuple[str, ...]) -> ArrowEquations:
+    """Each photograph's terms are added up as if it were alone; only then is what concerns the person set apart."""
+    sizes = own_sizes(scenes, free)
+    person = sum(scenes.each[0].size(name) for name in shared(free))
+    arms = {}
+    total = NormalEquations(
+        torch.zeros(person, person, dtype=torch.float64), torch.zeros(person, dtype=torch.float64), 0.0
+    )
+    for index, scene in enumerate(scenes.each):
+        terms = [residual.term for residual in residuals if residual.index == index]
+        if terms:
+            system = linearised(scene, terms, scenes.free(index, free))
+            arms[index], part = split(system, scene, scenes.free(index, free))
+            total = total + part
+    return ArrowEquations(sizes, arms, total)
+
+
+def split(system: NormalEquations, scene: Scene, free: tuple[str, ...]) -> tuple[Arm, NormalEquations]:
+    """One photograph's equations as its arm and its share of the person's."""
+    numbers: dict[bool, list[int]] = {True: [], False: []}
+    for name, where in scene.layout(free).items():
+        numbers[name in SHARED] += range(where.start, where.stop)
+    own, person = torch.tensor(numbers[False], dtype=torch.long), torch.tensor(numbers[True], dtype=torch.long)
     rows = system.matrix[own]
     arm = Arm(rows[:, own], rows[:, person], system.gradient[own])
-    part = NormalEquations(system.matrix[person][:, person], system.gradient[person], system.cost)
-    return ArrowEquations(own_sizes(scenes, free), {index: arm}, part)
+    return arm, NormalEquations(system.matrix[person][:, person], system.gradient[person], system.cost)
 
 
 @cost.register
