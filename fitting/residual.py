@@ -102,6 +102,21 @@ class Total:
             return here, slice(int(kept[0]), int(kept[-1]) + 1)
         return here, kept
 
+    def add(
+        self,
+        matrix: Float[np.ndarray, "columns columns"],
+        gradient: Float[np.ndarray, "columns"],
+        cost: float,
+        scene: Scene,
+        blocks: tuple[str, ...],
+    ) -> None:
+        """Add equations over `blocks` side by side."""
+        here, kept = self.columns(scene, blocks)
+        inside = (kept, kept) if isinstance(kept, slice) else np.ix_(kept, kept)
+        self.matrix[here, here] += matrix[inside]
+        self.gradient[here] += gradient[kept]
+        self.cost += cost
+
     def add_rows(
         self,
         jacobian: Float[np.ndarray, "rows columns"],
@@ -110,22 +125,17 @@ class Total:
         blocks: tuple[str, ...],
     ) -> None:
         """Add a term by its Jacobian, whose columns are `blocks` side by side."""
-        here, kept = self.columns(scene, blocks)
-        if isinstance(kept, slice):
-            jacobian = jacobian[:, kept]
-        # numpy sees A^T A and computes one triangle only (syrk), 1.6 times faster than a general product.
-        matrix, gradient = jacobian.T @ jacobian, values @ jacobian
-        if not isinstance(kept, slice):
-            matrix, gradient = matrix[np.ix_(kept, kept)], gradient[kept]
-        self.matrix[here, here] += matrix
-        self.gradient[here] += gradient
         exact = values.astype(np.float64)
-        self.cost += 0.5 * float(exact @ exact)
+        # numpy sees A^T A and computes one triangle only (syrk), 1.6 times faster than a general product.
+        self.add(jacobian.T @ jacobian, values @ jacobian, 0.5 * float(exact @ exact), scene, blocks)
 
 
 @singledispatch
 def add_to(residual: AbstractResidual, total: Total, scene: Scene) -> None:
-    """Add a term's normal equations to a total, whole unless somebody has written a way that fills less."""
+    """Add a term's normal equations to a total, for a step: whole unless somebody has written a way that fills less.
+
+    Cost and gradient are exact; the matrix may be nearly so, which a step forgives and a posterior does not.
+    """
     found = normal_equations(residual, scene, total.free)
     total.matrix += found.matrix.numpy()
     total.gradient += found.gradient.numpy()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import scipy.sparse as sp
@@ -36,6 +36,11 @@ class SurfaceSamples:
     albedo_mean: Float[np.ndarray, "samples 3"]
     albedo_basis: Float[np.ndarray, "samples 3 albedo"]
     core: Bool[np.ndarray, "samples"]
+
+    @cached_property
+    def gram(self) -> Float[np.ndarray, "samples 9 9"]:
+        """The products of each sample's nine rows of the geometry basis with each other."""
+        return np.matmul(self.geometry_basis, self.geometry_basis.transpose(0, 2, 1))
 
     def __len__(self) -> int:
         return len(self.triangles)

@@ -148,6 +148,26 @@ class PhotometricTerm(AbstractTerm):
             parts = [*self._by_geometry(scenes, state, scale, factor), *parts]
         return values, torch.cat(parts, -1).flatten(1, 2)
 
+    def for_curvature(
+        self, jacobian: Float[Tensor, "photos rows columns"]
+    ) -> Float[Tensor, "photos rows columns"]:
+        """As the single fit's step: of what shape does to a sample's three channels, only their main direction."""
+        if not self.with_geometry:
+            return jacobian
+        shape = slice(7, 7 + self.samples.geometry_basis.shape[2])
+        part = jacobian[..., shape].unflatten(1, (-1, 3))
+        power = part @ part.transpose(-1, -2)
+        # Squaring a matrix four times leaves of it the direction of its largest eigenvalue.
+        for _ in range(4):
+            power = power / power.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None].clamp(min=1e-30)
+            power = power @ power
+        largest = power.diagonal(dim1=-2, dim2=-1).argmax(-1)
+        main = power.gather(-2, largest[..., None, None].expand(*largest.shape, 1, 3))
+        main = torch.nn.functional.normalize(main, dim=-1)
+        jacobian = jacobian.clone()
+        jacobian[..., shape] = (main.transpose(-1, -2) @ (main @ part)).flatten(1, 2)
+        return jacobian
+
     def _by_geometry(
         self, scenes: Scenes, state: State, scale: Tensor, factor: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -62,9 +62,9 @@ def fit_batched(
                     scenes = Scenes.of(now, device)
                 first = first or now
             terms = stage_terms(stage, seen, model, scenes, levels)
-            if not isinstance(stage.solver, GaussNewton):
+            if stage.detail is not None or not isinstance(stage.solver, GaussNewton):
                 raise ValueError(
-                    f"stage {stage.name!r}: a batch is solved by GaussNewton only; fit one by one"
+                    f"stage {stage.name!r}: a batch is solved by GaussNewton only, without detail; fit one by one"
                 )
             stage_began = time.perf_counter()
             scenes, ends = solve(stage.solver, terms, scenes, stage.free)

@@ -79,10 +79,9 @@ def normal_equations(
         where = place[scenes.columns(term.blocks)]
         kept = (where >= 0).nonzero()[:, 0]
         target = where[kept]
-        jacobian = jacobian[..., kept]
-        transposed = jacobian.transpose(1, 2)
-        matrix[:, target[:, None], target[None]] += (transposed @ jacobian).double()
-        gradient[:, target] += (transposed @ values[..., None])[..., 0].double()
+        gradient[:, target] += (jacobian[..., kept].transpose(1, 2) @ values[..., None])[..., 0].double()
+        jacobian = term.for_curvature(jacobian)[..., kept]
+        matrix[:, target[:, None], target[None]] += (jacobian.transpose(1, 2) @ jacobian).double()
         cost += 0.5 * (values.double() ** 2).sum(1)
     return matrix, gradient, cost
 

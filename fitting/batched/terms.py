@@ -42,6 +42,12 @@ class AbstractTerm(ABC):
         self, scenes: Scenes
     ) -> tuple[Float[Tensor, "photos rows"], Float[Tensor, "photos rows columns"]]: ...
 
+    def for_curvature(
+        self, jacobian: Float[Tensor, "photos rows columns"]
+    ) -> Float[Tensor, "photos rows columns"]:
+        """The Jacobian whose square a step takes for the curvature; the gradient takes `linearise`'s own."""
+        return jacobian
+
 
 @dataclass(frozen=True, eq=False)
 class LandmarkTerm(AbstractTerm):
