@@ -33,11 +33,12 @@ _PUBLIC = {
     "Scene": "facefit.models.scene",
     "UnreadableInput": "facefit.errors",
     "export": "facefit.export",
-    "fit": "facefit.fitting.recipe",
+    "fit": "facefit.fitting.entry",
     "fit_many": "facefit.fitting.many",
     "initialize": "facefit.reconstruct",
     "load_model": "facefit.models",
     "reconstruct": "facefit.reconstruct",
+    "reconstruct_together": "facefit.reconstruct",
     "render": "facefit.picture",
     "report": "facefit.report",
 }

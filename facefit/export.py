@@ -51,7 +51,7 @@ def write_results(result: FitResult, folder: Path, texture_size: int = DEFAULT_S
         ("mesh.obj", "the head with its expression, textured", _posed_obj(result, texture, "mesh.mtl")),
         ("mesh.mtl", "material of mesh.obj", encode_mtl("mesh.png")),
         ("mesh.png", "skin texture without the photo's light", encode_png(texture.srgb)),
-        ("neutral.obj", "the head without expression", _neutral_obj(result)),
+        ("neutral.obj", "the head without expression", neutral_obj(result)),
         ("mesh.ply", "the head with colours per vertex", _ply(result)),
         ("params.npz", "all parameters as arrays", _npz(result)),
         ("result.json", "all parameters with names and units, camera, landmarks", encode_json(described)),
@@ -104,7 +104,8 @@ def _posed_obj(result: FitResult, texture: Texture, material_file: str) -> str:
     )
 
 
-def _neutral_obj(result: FitResult) -> str:
+def neutral_obj(result: FitResult) -> str:
+    """The text of neutral.obj."""
     vertices, normals = _surface(result, neutral=True)
     comments = (f"facefit: fitted head, expression and pose removed; {_FRAME}",)
     return encode_obj(vertices, result.model.topology.triangles, normals=normals, comments=comments)

@@ -11,7 +11,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
+from facefit.errors import NoFaceFound, UnreadableInput
 from facefit.fitting import fit
+from facefit.fitting.joint.recipe import fit_together
+from facefit.fitting.joint.result import JointResult
 from facefit.fitting.linear import landmark_start
 from facefit.fitting.result import FitResult
 from facefit.fitting.stages import STANDARD, Stage
@@ -76,6 +79,64 @@ def reconstruct_all(
         reconstruct_observed(one, model, stages=stages, progress=progress, observe_s=seconds)
         for one in observations
     ]
+
+
+def reconstruct_together(
+    paths: Sequence[str | Path],
+    model: LinearFaceModel | str | Path = "builtin",
+    *,
+    face: Literal["largest"] | int = "largest",
+    fov: float | None = None,
+    stages: Sequence[Stage] = STANDARD,
+    progress: Progress | None = None,
+) -> JointResult:
+    """One person from several photographs: one face of each, shape and skin in common.
+
+    A photograph that cannot be read or has no face is left out and named in the result, as is one whose picture
+    was given before. Where none is left, the first one's error is raised.
+    """
+    began = time.perf_counter()
+    model = model if isinstance(model, LinearFaceModel) else load_model(model)
+    seen: list[Observation] = []
+    skipped: list[tuple[Path, str]] = []
+    errors: list[NoFaceFound | UnreadableInput] = []
+    for number, path in enumerate(paths):
+        if progress is not None:
+            progress("looking for faces", 0.5 * number / len(paths))
+        try:
+            found = Observation.from_file(path, None, face, fov)
+        except (NoFaceFound, UnreadableInput) as error:
+            errors.append(error)
+            skipped.append((Path(path), str(error)))
+            continue
+        again = next((one for one in seen if np.array_equal(one.image, found.image)), None)
+        if again is not None:
+            skipped.append((Path(path), f"{path} is the same picture as {again.path}"))
+        else:
+            seen.append(found)
+    if not seen:
+        raise errors[0]
+    observe_s = time.perf_counter() - began
+
+    def told(what: str, share: float) -> None:
+        if progress is not None:
+            progress(what, 0.5 + 0.5 * share)
+
+    joint = fit_together(seen, model, stages, told)
+    results = tuple(
+        replace(one, warnings=(*one.warnings, *observation_warnings(one.observation)))
+        for one in joint.results
+    )
+    used = f"{len(seen)} of {len(paths)} photographs are used"
+    warnings = [f"{used}. Left out: {reason}" for _, reason in skipped]
+    warnings += [f"{joint.name(i)}: {said}" for i, one in enumerate(results) for said in one.warnings]
+    return replace(
+        joint,
+        results=results,
+        skipped=tuple(skipped),
+        warnings=(*joint.warnings, *warnings),
+        timings={"observe": observe_s, **joint.timings},
+    )
 
 
 def reconstruct_observed(

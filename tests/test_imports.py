@@ -47,6 +47,7 @@ LEVELS = {
     "facefit.models_cli": 5,
     "facefit.export": 5,
     "facefit.report": 5,
+    "facefit.together_folder": 5,
     "facefit.benchmarks": 5,
 }
 # Modules of the front door that are not named turn results into pictures, textures and files.
