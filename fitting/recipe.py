@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 
+from facefit.fitting.detail.stage import Detail, solve_offsets
 from facefit.fitting.inliers import SkinMask
 from facefit.fitting.linear import landmark_start, with_ambient_level
 from facefit.fitting.occlusion import skin_mask
@@ -50,7 +52,7 @@ def fit(
     scene = landmark_start(observation, model) if start is None else start
     if not bool(torch.isfinite(scene.pack(tuple(b for b in BLOCKS if b != "offsets"))).all()):
         raise ValueError("the start holds NaN or infinite numbers; a fit needs a finite scene to begin with")
-    if scene.offsets is not None:
+    if scene.offsets is not None or scene.albedo_offsets is not None:
         raise ValueError(
             "the start has per-vertex offsets; these stages fit coefficients, start without offsets"
         )
@@ -59,6 +61,7 @@ def fit(
     reports: list[StageReport] = []
     first: Scene | None = None
     seen, skin, whole = observation, None, levels
+    detail: Detail | None = None
     with torch.no_grad():
         for number, stage in enumerate(stages):
             if progress is not None:
@@ -70,6 +73,12 @@ def fit(
                 scene = exposed(scene, model, levels[stage.photometric_px], stage.samples)
             if stage.photometric_px and first is None:
                 first = scene
+            if stage.detail is not None:
+                scene, detail, report = solve_offsets(
+                    scene, model, observation, believed_pixels(observation, skin), stage.detail, stage.name
+                )
+                reports.append(report)
+                continue
             evidence = terms(stage, seen, model, levels.get(stage.photometric_px))
             # Priors alone would only draw the face back to the mean.
             residuals = [*evidence, *priors(stage, observation)] if evidence else []
@@ -87,6 +96,7 @@ def fit(
             landmarks_fitted=fitted,
             recipe=tuple(stages),
             skin=skin,
+            detail=detail,
         )
         if first is not None:
             result = with_colour_figures(result, first, whole[sizes[len(sizes) // 2]])
@@ -123,6 +133,13 @@ def masked(
     if not skin.believable:
         return observation, levels
     return skin.believed(observation), {size: skin.on(level) for size, level in levels.items()}
+
+
+def believed_pixels(observation: Observation, skin: SkinMask | None) -> Bool[np.ndarray, "height width"] | None:
+    """Where the photograph shows the face, at its own size; None where nobody looked or hardly any face was found."""
+    if skin is None or not skin.believable:
+        return None
+    return skin.at_photo(observation.height, observation.width)
 
 
 def freed(stage: Stage, observation: Observation) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from facefit.models.scene import Scene
 from facefit.observation import Observation
 
 if TYPE_CHECKING:
+    from facefit.fitting.detail.stage import Detail
     from facefit.fitting.stages import Stage
 
 
@@ -29,10 +30,11 @@ class Status(enum.Enum):
     NOT_FINITE = "The cost became infinite or NaN; the last finite state was kept."
     BEHIND_CAMERA = "Part of the face ended up behind the camera: the landmarks are those of no face."
     NOTHING_TO_FIT = "There was no evidence to fit: no usable landmark and no usable pixel."
+    NO_DETAIL = "The face was fitted; no skin was seen well enough, in light, to add detail to it."
 
     @property
     def ok(self) -> bool:
-        return self in (Status.CONVERGED, Status.STEPS_USED, Status.NO_DESCENT)
+        return self in (Status.CONVERGED, Status.STEPS_USED, Status.NO_DESCENT, Status.NO_DETAIL)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class FitResult:
     `landmark_error` is the mean distance of the 51 inner landmarks over the outer eye distance (a fraction);
     the photometric figures are RMS differences in sRGB levels (0-1) over the face pixels in use, at the start and
     at the end; `pixels_used` is the fraction of visible face pixels in use. NaN where it does not apply. `skin` says
-    where the photograph shows the face; None where no stage looked.
+    where the photograph shows the face; None where no stage looked. `detail` is what is finer than the model's mesh.
     """
 
     scene: Scene
@@ -67,6 +69,7 @@ class FitResult:
     pixels_used: float = float("nan")
     landmarks_fitted: Float[np.ndarray, "68 2"] | None = None
     skin: SkinMask | None = None
+    detail: Detail | None = None
     recipe: tuple[Stage, ...] = ()
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from facefit.fitting.detail.stage import DetailSettings
 from facefit.fitting.gauss_newton import GaussNewton
 from facefit.fitting.residual import AbstractResidual
 from facefit.fitting.residuals.photometric import INDEPENDENT
@@ -35,7 +36,8 @@ class Stage:
 
     `core_only` reads the middle of the face only; `expose` begins with white light at the photograph's brightness,
     whatever light the scene had. `independent` is how many independent observations all photometric
-    samples are worth (see the term); `prior` scales the belief in the coefficients' N(0, 1).
+    samples are worth (see the term); `prior` scales the belief in the coefficients' N(0, 1). With `detail` the stage adds
+    displacements and texture offsets instead, whatever else it says.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Stage:
     independent: float = INDEPENDENT
     prior: float = 1.0
     solver: Solver = GaussNewton()
+    detail: DetailSettings | None = None
 
 
 FAST: tuple[Stage, ...] = (
@@ -92,3 +95,6 @@ STANDARD: tuple[Stage, ...] = (
         solver=GaussNewton(steps=2),
     ),
 )
+
+# What the coefficients cannot say: wrinkles, moles, a shadow of beard.
+DETAILED: tuple[Stage, ...] = (*STANDARD, Stage("detail", (), False, detail=DetailSettings()))
