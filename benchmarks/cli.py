@@ -67,6 +67,7 @@ def finish(report: Report, out: Path) -> None:
     show_default=True,
     help="`truth` gives the fit the manifest's landmarks: what a perfect detector would buy.",
 )
+@click.option("--together", is_flag=True, help="Fit the images of a head as photographs of one person.")
 @click.option("--limit", type=int, help="Only the first N images.")
 @click.option("--ablate", is_flag=True, help="Fit again without each term and stage: what each buys.")
 @click.option("--only", help="Only images whose SUBJECT/CHALLENGE/NAME contains this.")
@@ -79,6 +80,7 @@ def heads(
     out: Path,
     method: str,
     landmarks: str,
+    together: bool,
     limit: int | None,
     only: str | None,
     jobs: int,
@@ -87,8 +89,11 @@ def heads(
     from facefit.benchmarks.ablation import evaluate_ablation
     from facefit.benchmarks.heads import evaluate_heads
 
+    if ablate and together:
+        raise click.UsageError("--ablate fits each image by itself: leave out --together")
+    options: dict[str, Any] = {} if ablate else {"together": together}
     report = (evaluate_ablation if ablate else evaluate_heads)(
-        data, out, model=model, method=method, landmarks=landmarks, limit=limit, jobs=jobs, only=only
+        data, out, model=model, method=method, landmarks=landmarks, limit=limit, jobs=jobs, only=only, **options
     )
     finish(report, out)
 

@@ -99,6 +99,26 @@ def estimate(
     return from_result(result, seconds)
 
 
+def estimate_together(
+    photographs: Mapping[str, Path], model_name: str, method: str = "standard"
+) -> Mapping[str, FaceEstimate]:
+    """Photographs of one person, fitted as one; an estimate for each that could be used."""
+    import facefit as ff
+
+    model = model_named(model_name)
+    warm_up(next(iter(photographs.values())), model_name, method)
+    start = time.perf_counter()
+    joint = ff.reconstruct_together(list(photographs.values()), model, stages=recipe(method))
+    share = (time.perf_counter() - start) / len(joint.results)
+    key_of = {path: key for key, path in photographs.items()}
+    found = {}
+    for result in joint.results:
+        path = result.observation.path
+        if path is not None:
+            found[key_of[path]] = from_result(result, share)
+    return found
+
+
 @lru_cache(maxsize=8)
 def _warm(model_name: str, method: str) -> list[bool]:
     return []

@@ -19,6 +19,7 @@ from facefit.benchmarks.agreement import face_agreement
 from facefit.benchmarks.estimate import (
     FaceEstimate,
     estimate,
+    estimate_together,
     mean_face,
     model_facts,
     model_label,
@@ -56,6 +57,7 @@ class HeadsWork:
     method: str
     out: Path
     landmarks: str = "detected"
+    together: bool = False
 
     def __call__(self, key: str) -> tuple[Row, Arrays]:
         dataset = Dataset(self.data)
@@ -64,10 +66,24 @@ class HeadsWork:
         given = None
         if self.landmarks == "truth":
             given = true_landmarks(truth, _scan(dataset, image.subject))
-        found = estimate(dataset.photograph(image), self.model, self.method, landmarks=given)
+        if self.together:
+            fits = fitted_together(self.data, self.model, self.method, image.subject)
+            if key not in fits:
+                raise FacefitError(f"{key}: left out of the fit of its head's images")
+            found = fits[key]
+        else:
+            found = estimate(dataset.photograph(image), self.model, self.method, landmarks=given)
         write_prediction(self.out / "predictions" / key, found.prediction)
         row, arrays = measure_head(found, dataset, image, truth)
         return {**row, "fit_seconds": found.seconds, "status": found.status}, arrays
+
+
+@lru_cache(maxsize=1)
+def fitted_together(data: Path, model: str, method: str, subject: str) -> Mapping[str, FaceEstimate]:
+    """Image key -> its estimate, all images of a subject fitted as one person; `seconds` is a photograph's share."""
+    dataset = Dataset(data)
+    images = [image for image in dataset.images() if image.subject == subject]
+    return estimate_together({i.key: dataset.photograph(i) for i in images}, model, method)
 
 
 def measure_head(
@@ -120,8 +136,14 @@ def evaluate_heads(
     limit: int | None = None,
     jobs: int = 1,
     only: str | None = None,
+    together: bool = False,
 ) -> Report:
-    """Run, and write OUT/predictions, report.json, rows.csv, report.md and cumulative.png."""
+    """Run, and write OUT/predictions, report.json, rows.csv, report.md and cumulative.png.
+
+    `together`: the images of a head are fitted as photographs of one person.
+    """
+    if together and (landmarks != "detected" or method == "mean"):
+        raise FacefitError("images fitted together are fitted to detected landmarks, and not by the mean face")
     if landmarks not in ("detected", "truth"):
         raise FacefitError(f"landmarks are 'detected' or 'truth', not {landmarks!r}")
     images = [image for image in Dataset(data).images() if only is None or only in image.key][:limit]
@@ -131,11 +153,12 @@ def evaluate_heads(
         **model_facts(model),
         "method": method,
         "landmarks": landmarks,
+        **({"together": True} if together else {}),
     }
     run = Run(out, settings)
     scans = Run(out, {"data": data.name, **model_facts(model)}, ("models", "benchmarks"))
     subjects = subject_arrays(scans, SpaceWork(data, model), images, jobs)
-    work = HeadsWork(data, model, method, out, landmarks)
+    work = HeadsWork(data, model, method, out, landmarks, together)
     rows = run_items(run, [i.key for i in images], work, jobs=jobs, label=f"heads, {method}")
     for row, image in zip(rows, images, strict=True):
         row |= {"subject": image.subject, "kind": KINDS.get(image.challenge, image.challenge)}

@@ -50,7 +50,9 @@ class ArrowEquations:
 
     @property
     def finite(self) -> bool:
-        return math.isfinite(self.cost) and self.person.finite and all(arm.finite for arm in self.arms.values())
+        return (
+            math.isfinite(self.cost) and self.person.finite and all(arm.finite for arm in self.arms.values())
+        )
 
     def dense(self) -> NormalEquations:
         """The same as one matrix: the specification of the fast solution."""
@@ -149,7 +151,10 @@ def split(system: NormalEquations, scene: Scene, free: tuple[str, ...]) -> tuple
     numbers: dict[bool, list[int]] = {True: [], False: []}
     for name, where in scene.layout(free).items():
         numbers[name in SHARED] += range(where.start, where.stop)
-    own, person = torch.tensor(numbers[False], dtype=torch.long), torch.tensor(numbers[True], dtype=torch.long)
+    own, person = (
+        torch.tensor(numbers[False], dtype=torch.long),
+        torch.tensor(numbers[True], dtype=torch.long),
+    )
     rows = system.matrix[own]
     arm = Arm(rows[:, own], rows[:, person], system.gradient[own])
     return arm, NormalEquations(system.matrix[person][:, person], system.gradient[person], system.cost)

@@ -74,7 +74,9 @@ def fit_together(
     results = together(observations, model, stages, told(whole - 1))
     strange, warnings = strangers(single)
     seconds = {"fit": time.perf_counter() - began}
-    return JointResult(tuple(results), strangeness=tuple(map(float, strange)), warnings=warnings, timings=seconds)
+    return JointResult(
+        tuple(results), strangeness=tuple(map(float, strange)), warnings=warnings, timings=seconds
+    )
 
 
 class Photo:

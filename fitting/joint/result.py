@@ -59,7 +59,9 @@ class JointResult:
     def summary(self) -> str:
         """A few lines a person reads after a fit: the whole, then a line for each photograph."""
         many = len(self.results)
-        head = f"{many} photograph{'s' if many > 1 else ''} fitted as one person in {1000 * self.seconds:.0f} ms"
+        head = (
+            f"{many} photograph{'s' if many > 1 else ''} fitted as one person in {1000 * self.seconds:.0f} ms"
+        )
         if self.skipped:
             head += f"; {len(self.skipped)} could not be used"
         lines = [self.status.value, head]

@@ -31,7 +31,9 @@ class Scenes:
     def of(scenes: Sequence[Scene], known_focal: Sequence[bool]) -> Scenes:
         """Scenes with the first one's person in all of them."""
         if not scenes or len(scenes) != len(known_focal):
-            raise ValueError(f"{len(scenes)} scenes and {len(known_focal)} focal lengths: one of each per photograph")
+            raise ValueError(
+                f"{len(scenes)} scenes and {len(known_focal)} focal lengths: one of each per photograph"
+            )
         person = {name: scenes[0].block(name) for name in SHARED}
         return Scenes(tuple(replace(scene, **person) for scene in scenes), tuple(known_focal))
 
