@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -21,6 +21,9 @@ from PIL import Image
 from facefit.errors import ModelFileError, NoFaceFound
 
 JAW = slice(0, 17)
+
+# Whose the landmarks are: dlib's 68-point file excludes commercial use, our own network does not.
+LandmarkSource = Literal["dlib", "facefit", "given"]
 
 # Standard deviations as fractions of the outer-eye distance: along the line of the eyes, and across it; for
 # the jaw along its contour, and across it. Measured as the 68 % quantile of |dlib - truth| on 18 of 24
@@ -54,7 +57,8 @@ class Face:
     """One detected face. `box` is left, top, right, bottom; a higher `score` is a surer face.
 
     `landmarks` are iBUG 68 by number, belonging to the person even where the photograph lies on its side;
-    `covariance` is theirs in px^2. `turned_deg` is how far the image had to be turned counter-clockwise.
+    `covariance` is theirs in px^2. `turned_deg` is how far the image had to be turned counter-clockwise; `by` is who
+    found the landmarks.
     """
 
     box: tuple[float, float, float, float]
@@ -62,6 +66,7 @@ class Face:
     landmarks: Float[np.ndarray, "68 2"]
     covariance: Float[np.ndarray, "68 2 2"]
     turned_deg: int = 0
+    by: LandmarkSource = "dlib"
 
     @property
     def size(self) -> float:
@@ -98,35 +103,36 @@ class DlibDetector(AbstractDetector):
         self.predictor = None if predictor is None else Path(predictor)
 
     def detect(self, image: UInt8[np.ndarray, "height width 3"], every: bool = False) -> list[Face]:
+        faces = [self.face(image, hit) for hit in self.find(image, every)]
+        return sorted(faces, key=lambda face: -face.score * face.size)
+
+    def find(self, image: UInt8[np.ndarray, "height width 3"], every: bool = False) -> list[Hit]:
+        """Where the faces are, by the gradient detector alone: at least one, or `NoFaceFound`."""
         large = max(image.shape[:2]) > self.LONG_SIDE
         copy, ratio = _reduced(image, self.LONG_SIDE)
         upright = _distinct(_search(copy, ratio))
         if large and (every or not upright):
             upright = _distinct(upright + _search(*_reduced(image, self.LONG_SIDE_AGAIN), upsamples=(1,)))
         if found := [hit for hit in upright if hit.score >= self.SURE]:
-            return self._faces(image, found)
+            return found
         lying = [_distinct(_search(copy, ratio, quarter)) for quarter in (1, 2, 3)]
         surest = max(lying, key=lambda hits: max((hit.score for hit in hits), default=-1.0))
         if found := [hit for hit in surest if hit.score >= self.SURE] or upright[:1]:
-            return self._faces(image, found)
+            return found
         raise NoFaceFound(
             f"no face found in {image.shape[1]} x {image.shape[0]} pixels: searched at {3 if large else 2} "
             "scales and in four orientations for faces at least 40 pixels wide that roughly face the camera; "
             "crop closer, or give the 68 landmarks with --landmarks FILE.pts"
         )
 
-    def _faces(self, image: UInt8[np.ndarray, "h w 3"], hits: list[_Hit]) -> list[Face]:
-        faces = []
-        for hit in hits:
-            points, spread = _align(_predictor(self.predictor), image, hit)
-            left, top = (float(c) - hit.side / 2 for c in hit.centre)
-            box = (left, top, left + hit.side, top + hit.side)
-            covariance = landmark_covariance(points) + SPREAD_GAIN**2 * spread
-            faces.append(Face(box, hit.score, points, covariance, 90 * hit.quarter))
-        return sorted(faces, key=lambda face: -face.score * face.size)
+    def face(self, image: UInt8[np.ndarray, "height width 3"], hit: Hit) -> Face:
+        """The landmarks of one hit."""
+        points, spread = _align(_predictor(self.predictor), image, hit)
+        covariance = landmark_covariance(points) + SPREAD_GAIN**2 * spread
+        return Face(hit.box, hit.score, points, covariance, 90 * hit.quarter)
 
 
-class _Hit(NamedTuple):
+class Hit(NamedTuple):
     """A square in the image and how its face leans: `tilt` degrees counter-clockwise."""
 
     score: float
@@ -134,6 +140,12 @@ class _Hit(NamedTuple):
     side: float
     tilt: float
     quarter: int
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom."""
+        left, top = (c - self.side / 2 for c in self.centre)
+        return left, top, left + self.side, top + self.side
 
 
 def landmark_covariance(landmarks: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, "68 2 2"]:
@@ -167,16 +179,16 @@ def unturn(
     return np.stack([(x, y), (height - y, x), (width - x, height - y), (y, width - x)][quarter], axis=1)
 
 
-def _distinct(hits: list[_Hit]) -> list[_Hit]:
+def _distinct(hits: list[Hit]) -> list[Hit]:
     """The surest hit of each face, the surest face first."""
-    kept: list[_Hit] = []
+    kept: list[Hit] = []
     for hit in sorted(hits, reverse=True):
         if not any(_overlap(hit, other) for other in kept):
             kept.append(hit)
     return kept
 
 
-def _overlap(a: _Hit, b: _Hit) -> bool:
+def _overlap(a: Hit, b: Hit) -> bool:
     """Whether more than 30 % of the smaller square lies in the other."""
     reach = (a.side + b.side) / 2
     smaller = min(a.side, b.side)
@@ -197,7 +209,7 @@ def _reduced(image: UInt8[np.ndarray, "h w 3"], long_side: int) -> tuple[UInt8[n
 
 def _search(
     copy: UInt8[np.ndarray, "h w 3"], ratio: float, quarter: int = 0, upsamples: tuple[int, ...] = (0, 1)
-) -> list[_Hit]:
+) -> list[Hit]:
     """Hits in a copy `ratio` times smaller, turned by quarters; in the pixels of the image as it lies."""
     turned = np.ascontiguousarray(np.rot90(copy, quarter))
     hits = []
@@ -208,11 +220,11 @@ def _search(
             # The last two of the detector's five parts look for faces that lean by about 30 degrees.
             tilt = {3: 30.0, 4: -30.0}.get(int(part), 0.0) - 90.0 * quarter
             side = float(rectangle.width()) * ratio
-            hits.append(_Hit(float(score), (float(centre[0]), float(centre[1])), side, tilt, quarter))
+            hits.append(Hit(float(score), (float(centre[0]), float(centre[1])), side, tilt, quarter))
     return hits
 
 
-def _align(predictor: Any, image: UInt8[np.ndarray, "h w 3"], hit: _Hit) -> tuple[_Points, _Covariances]:
+def _align(predictor: Any, image: UInt8[np.ndarray, "h w 3"], hit: Hit) -> tuple[_Points, _Covariances]:
     """68 landmarks and the covariance (px^2) of ten slightly different looks at one face.
 
     dlib answers in whole pixels, its trees jump with the box and are at a loss when a face leans by more than
@@ -240,7 +252,7 @@ _FACE_PX = 300
 
 
 def _upright(
-    image: UInt8[np.ndarray, "h w 3"], hit: _Hit, tilt: float
+    image: UInt8[np.ndarray, "h w 3"], hit: Hit, tilt: float
 ) -> tuple[UInt8[np.ndarray, "size size 3"], float, Float[np.ndarray, "2 2"]]:
     """The hit in the middle of a square three times its side, upright, black beyond the border; the image's
     pixels in one of the square's, and the directions of its axes in the image.

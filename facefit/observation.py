@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from facefit.dense_landmarks import DenseLandmarks
-from facefit.detection import AbstractDetector, DlibDetector, Face, landmark_covariance
+from facefit.detection import AbstractDetector, DlibDetector, Face, LandmarkSource, landmark_covariance
 from facefit.errors import NoFaceFound, UnreadableInput
 from facefit.landmark_files import as_landmarks, read_landmarks
 from facefit.models.camera import Camera
@@ -52,7 +52,8 @@ class Observation:
     `image` is 8-bit sRGB at the original size. `landmarks` are iBUG 68 positions (column, row) in pixels,
     edge-based (the centre of the first pixel is (0.5, 0.5)), NaN where a point is unknown;
     `landmark_covariance` is in px^2. `mask` is False where a pixel must not be used. `camera` is the prior:
-    its focal is believed to a factor of exp(+-`focal_sigma`); 0 means known. `dense` is what a network saw.
+    its focal is believed to a factor of exp(+-`focal_sigma`); 0 means known. `dense` is what a network saw,
+    `landmarks_by` whose the 68 are.
     `mask_given` says that the mask is the user's word on what hides the face, so that nothing is estimated.
     """
 
@@ -64,6 +65,7 @@ class Observation:
     focal_sigma: float = DEFAULT_FOCAL_SIGMA
     path: Path | None = None
     dense: DenseLandmarks | None = None
+    landmarks_by: LandmarkSource = "given"
     mask_given: bool = False
 
     def __post_init__(self) -> None:
@@ -150,10 +152,14 @@ class Observation:
                 f"all landmarks lie outside the photograph of {self.width} x {self.height} pixels: "
                 "do they belong to it, upright as its EXIF orientation shows it?"
             )
-        return replace(self, landmarks=points, landmark_covariance=landmark_covariance(points))
+        return replace(
+            self, landmarks=points, landmark_covariance=landmark_covariance(points), landmarks_by="given"
+        )
 
     def with_face(self, face: Face) -> Observation:
-        return replace(self, landmarks=face.landmarks, landmark_covariance=face.covariance)
+        return replace(
+            self, landmarks=face.landmarks, landmark_covariance=face.covariance, landmarks_by=face.by
+        )
 
 
 @dataclass(frozen=True)

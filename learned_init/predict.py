@@ -28,6 +28,7 @@ LOOKS = ((0.0, 0.0, 1.0), (0.02, 0.015, 1.04), (-0.015, -0.02, 0.97))
 SETTLED = 0.04
 # How much larger errors on photographs are than on the drawn pictures of the validation set.
 DOMAIN_GAP = 1.5
+NO_MARKS = np.full((68, 2), np.nan)
 
 
 @dataclass(frozen=True)
@@ -59,21 +60,33 @@ def predict(
     network = initialiser or initialiser_for(model)
     if network is None:
         return None
-    marks = observation.landmarks if observation.landmarks is not None else np.full((68, 2), np.nan)
+    marks = observation.landmarks if observation.landmarks is not None else NO_MARKS
+    if observation.landmarks_by == "facefit":
+        # What the network said before tells it nothing new.
+        crop, marks = crop or crop_of_landmarks(marks), NO_MARKS
     crop = crop or crop_of_landmarks(marks) or middle_crop(observation)
+    points, spread, guess, crop = refined(network, observation.image, crop, marks)
+    return decode(guess, dense_landmarks(network, model, points, spread, crop), crop, observation, model)
+
+
+def refined(
+    network: Initialiser, image: UInt8[np.ndarray, "h w 3"], crop: Crop, marks: Float[np.ndarray, "68 2"]
+) -> tuple[Float[np.ndarray, "points 2"], Float[np.ndarray, "points 2 2"], Guess, Crop]:
+    """Look until the crop is the one of the network's own points, then from several crops about it.
+
+    Points in pixels of the photograph; their covariances, and the guess, in the crop that is given back.
+    """
     for _ in range(2):
-        points, _, _ = look(network, observation.image, [crop], marks)
+        points, _, _ = look(network, image, [crop], marks)
         found = crop_of_landmarks(crop.invert(points.mean(0)[:68]))
         if found is None or settled(crop, found):
             break
         crop = found
     shifted = [replace(crop, centre=(crop.centre[0] + dx * crop.side, crop.centre[1] + dy * crop.side), side=crop.side * s)
                for dx, dy, s in LOOKS]  # fmt: skip
-    points, spread, guess = look(network, observation.image, shifted, marks)
-    # Every look in the first one's crop.
+    points, spread, guess = look(network, image, shifted, marks)
     in_photo = np.stack([c.invert(p) for c, p in zip([*shifted, *shifted], points, strict=True)])
-    dense = dense_landmarks(network, model, in_photo.mean(0), spread.mean(0), crop)
-    return decode(guess, dense, crop, observation, model)
+    return in_photo.mean(0), spread.mean(0), guess, crop
 
 
 def look(
