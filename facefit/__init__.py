@@ -37,6 +37,7 @@ _PUBLIC = {
     "fit_many": "facefit.fitting.many",
     "initialize": "facefit.reconstruct",
     "load_model": "facefit.models",
+    "locate": "facefit.reconstruct",
     "reconstruct": "facefit.reconstruct",
     "reconstruct_together": "facefit.reconstruct",
     "render": "facefit.picture",

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
+from facefit.detection import AbstractDetector, DlibDetector
 from facefit.errors import NoFaceFound, UnreadableInput
 from facefit.fitting import fit
 from facefit.fitting.joint.recipe import fit_together
@@ -18,6 +19,8 @@ from facefit.fitting.joint.result import JointResult
 from facefit.fitting.linear import landmark_start
 from facefit.fitting.result import FitResult
 from facefit.fitting.stages import STANDARD, Stage
+from facefit.learned_init.detector import NetworkDetector
+from facefit.learned_init.predict import predict
 from facefit.models import load_model
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
@@ -32,8 +35,27 @@ UNSURE_LANDMARKS = 0.04
 
 
 def initialize(observation: Observation, model: LinearFaceModel) -> Scene:
-    """Where the fit starts: the mean face, posed so that its landmarks lie near the photograph's."""
-    return landmark_start(observation, model)
+    """Where the fit starts: the network's guess; for a model without weights the mean face, posed by the landmarks."""
+    guess = predict(observation, model)
+    return landmark_start(observation, model) if guess is None else guess.scene
+
+
+def locate(observation: Observation, model: LinearFaceModel) -> Observation:
+    """The photograph with what the network sees of the model's surface in it: some hundred points with covariances.
+
+    A photograph that has them already, or a model without weights, comes back as it is.
+    """
+    if observation.dense is not None and observation.dense.model == model.name:
+        return observation
+    guess = predict(observation, model)
+    return observation if guess is None else replace(observation, dense=guess.dense)
+
+
+def detector_for(landmarks: str | Path | None, model: LinearFaceModel) -> AbstractDetector | None:
+    """The detector that `landmarks` names, "dlib" or "facefit"; None where it is a file."""
+    if landmarks is None or landmarks == "dlib":
+        return DlibDetector()
+    return NetworkDetector(model) if landmarks == "facefit" else None
 
 
 def reconstruct(
@@ -49,12 +71,16 @@ def reconstruct(
 ) -> FitResult:
     """One face of one photograph; the options are those of `Observation.from_file`.
 
+    `landmarks` may also name who finds them: "dlib", or "facefit" for our own network.
     `progress(what, share done)` is called before each step.
     """
+    model = model if isinstance(model, LinearFaceModel) else load_model(model)
     began = time.perf_counter()
     if progress is not None:
         progress("looking for faces", 0.0)
-    observation = Observation.from_file(path, landmarks, face, fov, mask)
+    detector = detector_for(landmarks, model) if isinstance(landmarks, (str, Path)) or landmarks is None else None
+    given = landmarks if detector is None else None
+    observation = Observation.from_file(path, given, face, fov, mask, detector)
     seconds = time.perf_counter() - began
     return reconstruct_observed(observation, model, stages=stages, progress=progress, observe_s=seconds)
 
@@ -63,18 +89,19 @@ def reconstruct_all(
     path: str | Path,
     model: LinearFaceModel | str | Path = "builtin",
     *,
+    landmarks: str | None = None,
     fov: float | None = None,
     mask: str | Path | Bool[np.ndarray, "height width"] | None = None,
     stages: Sequence[Stage] = STANDARD,
     progress: Progress | None = None,
 ) -> list[FitResult]:
-    """Every face of one photograph, the most prominent first."""
+    """Every face of one photograph, the most prominent first; `landmarks` names who finds them."""
+    model = model if isinstance(model, LinearFaceModel) else load_model(model)
     began = time.perf_counter()
     if progress is not None:
         progress("looking for faces", 0.0)
-    observations = Observation.all_from_file(path, fov, mask)
+    observations = Observation.all_from_file(path, fov, mask, detector_for(landmarks, model))
     seconds = (time.perf_counter() - began) / len(observations)
-    model = model if isinstance(model, LinearFaceModel) else load_model(model)
     return [
         reconstruct_observed(one, model, stages=stages, progress=progress, observe_s=seconds)
         for one in observations
@@ -85,6 +112,7 @@ def reconstruct_together(
     paths: Sequence[str | Path],
     model: LinearFaceModel | str | Path = "builtin",
     *,
+    landmarks: str | None = None,
     face: Literal["largest"] | int = "largest",
     fov: float | None = None,
     stages: Sequence[Stage] = STANDARD,
@@ -104,7 +132,8 @@ def reconstruct_together(
         if progress is not None:
             progress("looking for faces", 0.5 * number / len(paths))
         try:
-            found = Observation.from_file(path, None, face, fov)
+            found = Observation.from_file(path, None, face, fov, None, detector_for(landmarks, model))
+            found = locate(found, model)
         except (NoFaceFound, UnreadableInput) as error:
             errors.append(error)
             skipped.append((Path(path), str(error)))
@@ -149,6 +178,9 @@ def reconstruct_observed(
 ) -> FitResult:
     """The same from an observation, with warnings about what makes a fit less trustworthy."""
     model = model if isinstance(model, LinearFaceModel) else load_model(model)
+    began = time.perf_counter()
+    observation = locate(observation, model)
+    observe_s += time.perf_counter() - began
     result = fit(observation, model, stages=stages, progress=progress)
     return replace(
         result,

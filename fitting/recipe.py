@@ -67,7 +67,7 @@ def fit(
             if progress is not None:
                 progress(stage.name, number / len(stages))
             if stage.photometric_px and stage.mask:
-                skin = skin_mask(observation, scene, model, whole[sizes[0]])
+                skin = skin_mask(observation, scene, model, whole[sizes[0]], skin)
                 seen, levels = masked(observation, whole, skin)
             if stage.photometric_px and stage.expose:
                 scene = exposed(scene, model, levels[stage.photometric_px], stage.samples)
@@ -153,8 +153,11 @@ def terms(
     """The evidence of one stage; empty where the photograph offers none of it."""
     found: list[AbstractResidual | None] = []
     if stage.landmarks:
-        found.append(landmark_residual(observation, model))
-        found.append(dense_landmark_residual(observation, model))
+        dense = dense_landmark_residual(observation, model)
+        # One network's 68 are among its dense points: counted once.
+        if dense is None or observation.landmarks_by != "facefit":
+            found.append(landmark_residual(observation, model))
+        found.append(dense)
         if "expression" in stage.free:
             found.append(closure_residual(observation, model))
     if stage.contour:
