@@ -24,13 +24,14 @@ FEWEST = 0.2
 class SkinMask:
     """The face region on the texels of a pyramid level, and the probability of each texel to show the face.
 
-    Off the face region `shown` is 1: nothing is known against those pixels.
+    Off the face region `shown` is 1: nothing is known against those pixels. `light` is where the next estimate begins.
     """
 
     face: Bool[np.ndarray, "rows columns"]
     shown: Float[np.ndarray, "rows columns"]
     scale: float
     origin: Float[np.ndarray, "2"]
+    light: Float[np.ndarray, "9 3"] | None = None
 
     @property
     def share(self) -> float:

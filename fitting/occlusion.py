@@ -28,8 +28,8 @@ from facefit.models.regions import segment_distance
 from facefit.models.scene import Scene
 from facefit.observation import Observation
 
-# Rounds of expectation and maximisation; more change no texel of the development pictures by much.
-ROUNDS = 5
+# Rounds of expectation and maximisation, from nothing and from an earlier mask; more change hardly a texel.
+ROUNDS, ROUNDS_AGAIN = 5, 2
 # How far skin strays from its mean albedo under smooth light, in sRGB: along its own colour (shading, shadow,
 # highlights) more than across it. Estimated, within these bounds.
 ALONG, ACROSS = (0.04, 0.12), (0.045, 0.07)
@@ -54,18 +54,26 @@ GRAZING = 0.2
 
 
 def skin_mask(
-    observation: Observation, scene: Scene, model: LinearFaceModel, level: PyramidLevel
+    observation: Observation,
+    scene: Scene,
+    model: LinearFaceModel,
+    level: PyramidLevel,
+    before: SkinMask | None = None,
 ) -> SkinMask:
-    """Where the face region of a scene is seen and shows skin. A mask the user has given is taken at its word."""
+    """Where the face region of a scene is seen and shows skin; `before` is an earlier mask of the photograph.
+
+    A mask that the user has given is taken at its word.
+    """
     head = _head(scene, model, level)
-    shown = np.ones(level.usable.shape)
+    shown, light = np.ones(level.usable.shape), None
     face = np.zeros(level.usable.shape, dtype=bool)
     face[head.row[head.face], head.column[head.face]] = True
     if observation.mask_given:
         shown[face] = level.usable[face]
     elif head.core.sum() >= 20:
-        shown[head.row, head.column] = np.where(head.face, _explained(head, level), 1.0)
-    return SkinMask(face, shown, level.scale, level.origin)
+        explained, light = _explained(head, level, None if before is None else before.light)
+        shown[head.row, head.column] = np.where(head.face, explained, 1.0)
+    return SkinMask(face, shown, level.scale, level.origin, light)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,21 +93,21 @@ class _Head:
 def _head(scene: Scene, model: LinearFaceModel, level: PyramidLevel) -> _Head:
     rows, columns = level.usable.shape
     vertices = shape_at(model, scene)
-    posed = scene.pose.apply(vertices).double()
+    posed = scene.pose.apply(vertices)
     texels = ((scene.camera.project(posed) - torch.from_numpy(level.origin)) * level.scale).numpy()
-    depth = posed[:, 2].numpy()
+    depth = posed[:, 2].numpy().astype(np.float64)
     nearest, ids = np.empty((rows, columns)), np.empty((rows, columns), dtype=np.int32)
     inverse = np.where(depth > 1e-6, 1 / np.maximum(depth, 1e-6), 0.0)
-    rasterize_kernel(np.ascontiguousarray(texels), inverse, corners_of(model), True, nearest, ids)
+    rasterize_kernel(np.ascontiguousarray(texels, dtype=np.float64), inverse, corners_of(model), True, nearest, ids)
     row, column = np.nonzero(ids >= 0)
     triangle = ids[row, column]
     corner = model.topology.triangles[triangle]
     a, b, c = vertices.numpy()[corner].transpose(1, 0, 2)
     normal = np.cross(b - a, c - a)
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    normal /= np.maximum(np.sqrt((normal**2).sum(1, keepdims=True)), 1e-12)
     sight = posed.numpy()[corner[:, 0]]
-    in_camera = normal @ scene.pose.camera_from_model.double().numpy().T
-    cosine = -(in_camera * sight).sum(1) / np.maximum(np.linalg.norm(sight, axis=1), 1e-12)
+    in_camera = normal @ scene.pose.camera_from_model.numpy().T
+    cosine = -(in_camera * sight).sum(1) / np.maximum(np.sqrt((sight**2).sum(1)), 1e-12)
     parts = _parts(model)
     face, feature = parts.face[triangle], parts.feature[triangle]
     return _Head(
@@ -108,14 +116,16 @@ def _head(scene: Scene, model: LinearFaceModel, level: PyramidLevel) -> _Head:
         face,
         feature,
         face & ~feature & level.usable[row, column] & (cosine > GRAZING),
-        irradiance_basis(torch.from_numpy(normal)).numpy().astype(np.float64),
+        irradiance_basis(torch.from_numpy(normal)).numpy(),
         parts.albedo[triangle],
-        level.image[row, column].astype(np.float64),
+        level.image[row, column],
     )
 
 
-def _explained(head: _Head, level: PyramidLevel) -> Float[np.ndarray, "n"]:
-    """Probability of each texel of the head to show the head."""
+def _explained(
+    head: _Head, level: PyramidLevel, light: Float[np.ndarray, "9 3"] | None
+) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "9 3"]]:
+    """Probability of each texel of the head to show the head, and the light on skin of the mean albedo."""
     rows, columns = level.usable.shape
     width = AROUND * rows / 64
     covered = np.zeros((rows, columns))
@@ -126,11 +136,12 @@ def _explained(head: _Head, level: PyramidLevel) -> Float[np.ndarray, "n"]:
     own, background = colour[head.row, head.column], np.bincount(colour[outside], minlength=BINS**3)
     before = np.where(head.face, FACE_LOG_ODDS, HEAD_LOG_ODDS)
     most_else = np.where(head.feature, MOST_OF_FEATURE, MOST)
-    light, spread = _ambient(head), (ALONG[1], ACROSS[1])
+    rounds, tries = (ROUNDS, 3) if light is None else (ROUNDS_AGAIN, 1)
+    light, spread = _ambient(head) if light is None else light, (ALONG[1], ACROSS[1])
     shown = np.where(head.core, 1.0, 0.5)
     field = np.zeros((rows, columns))
-    for number in range(ROUNDS):
-        for _ in range(1 if number else 3):
+    for number in range(rounds):
+        for _ in range(1 if number else tries):
             squared, spread = _misfit(head, light, shown, spread)
             light = _lit(head, light, shown * head.core / (1 + squared / 12) ** 2)
         squared, spread = _misfit(head, light, shown, spread)
@@ -143,13 +154,13 @@ def _explained(head: _Head, level: PyramidLevel) -> Float[np.ndarray, "n"]:
             field[head.row, head.column] = 2 * shown - 1
             agreed = gaussian_filter(field, width)[head.row, head.column] / np.maximum(around, 1e-6)
             shown = 1 / (1 + np.exp(-(evidence + COUPLING * agreed)))
-    return shown
+    return shown, light
 
 
 def _ambient(head: _Head) -> Float[np.ndarray, "9 3"]:
     """White-balanced ambient light at the core's median brightness."""
     light = np.zeros((9, 3))
-    ratio = _linear(head.observed[head.core]) / np.maximum(head.albedo[head.core], 0.01)
+    ratio = _linear(head.observed[head.core]) / head.albedo[head.core]
     light[0] = np.median(ratio, axis=0) / head.basis[0, 0]
     return light
 
@@ -158,11 +169,11 @@ def _misfit(
     head: _Head, light: Float[np.ndarray, "9 3"], shown: Float[np.ndarray, "n"], spread: tuple[float, float]
 ) -> tuple[Float[np.ndarray, "n"], tuple[float, float]]:
     """Squared distance from skin in standard deviations, along and across its colour, and these deviations."""
-    skin = _srgb(head.albedo * (head.basis @ light))
+    skin = _srgb(head.albedo * (head.basis @ light.astype(np.float32)))
     difference = head.observed - skin
-    unit = skin / np.maximum(np.linalg.norm(skin, axis=1, keepdims=True), 1e-6)
-    along = (difference * unit).sum(1)
-    across = np.sqrt(np.maximum((difference**2).sum(1) - along**2, 0))
+    length = np.sqrt(np.einsum("nc,nc->n", skin, skin))
+    along = np.einsum("nc,nc->n", difference, skin) / np.maximum(length, 1e-6)
+    across = np.sqrt(np.maximum(np.einsum("nc,nc->n", difference, difference) - along**2, 0))
     judged = head.core & (shown > 0.5)
     if judged.any():
         # Median of |x| to standard deviation in one dimension, and in two.
@@ -177,18 +188,21 @@ def _lit(
     head: _Head, light: Float[np.ndarray, "9 3"], weight: Float[np.ndarray, "n"]
 ) -> Float[np.ndarray, "9 3"]:
     """One Gauss-Newton step of the light towards the colours of what is taken for skin."""
-    linear = np.maximum(head.albedo * (head.basis @ light), 1e-4)
+    chosen = np.flatnonzero(weight > 1e-3)
+    basis, albedo, root = head.basis[chosen], head.albedo[chosen], np.sqrt(weight[chosen])
+    linear = np.maximum(albedo * (basis @ light.astype(np.float32)), 1e-4)
     skin = _srgb(linear)
     slope = np.where(linear > 1, 1.055 / 2.4, (skin + 0.055) / linear / 2.4)
-    scale = np.sqrt(weight)[:, None] * slope * head.albedo
+    scale = root[:, None] * slope * albedo
+    difference = root[:, None] * (head.observed[chosen] - skin)
     stiffness = np.full(9, STIFFNESS * max(float(weight.sum()), 1.0))
     stiffness[0] *= 1e-3
     moved = np.empty_like(light)
     for channel in range(3):
-        jacobian = scale[:, channel, None] * head.basis
-        difference = np.sqrt(weight) * (head.observed - skin)[:, channel]
-        target = jacobian.T @ (difference + jacobian @ light[:, channel])
-        moved[:, channel] = np.linalg.solve(jacobian.T @ jacobian + np.diag(stiffness), target)
+        jacobian = (scale[:, channel, None] * basis).astype(np.float64)
+        square = jacobian.T @ jacobian
+        target = jacobian.T @ difference[:, channel] + square @ light[:, channel]
+        moved[:, channel] = np.linalg.solve(square + np.diag(stiffness), target)
     return moved
 
 
@@ -234,5 +248,5 @@ def _parts(model: LinearFaceModel) -> _Parts:
             near = segment_distance(model.mean.numpy(), points[:-1], points[1:]).min(axis=1)
             distance = np.minimum(distance, near)
     feature = distance[triangles].min(axis=1) < FEATURE_MM
-    albedo = model.albedo_mean.numpy()[triangles].mean(axis=1).astype(np.float64)
+    albedo = np.maximum(model.albedo_mean.numpy()[triangles].mean(axis=1), 0.005)
     return _Parts(face, feature, albedo)

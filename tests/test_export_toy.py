@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from facefit.fitting.inliers import SkinMask
 from facefit.fitting.result import FitResult, StageReport, Status
 from facefit.models.camera import Camera, Pose
 from facefit.models.face_model import Landmarks, LinearFaceModel, ModelSource, Topology
@@ -110,6 +111,7 @@ def toy_result(with_uv: bool = True, name: str = "toy.jpg", width: int = 200, he
     model = toy_model(with_uv=with_uv)
     scene = toy_scene(model, width, height)
     picture = render(scene, model)
+    covered = picture.covered.numpy()
     color = torch.where(picture.covered[..., None], picture.color, torch.tensor([0.4, 0.5, 0.6]))
     image = (color.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
     shape = scene.pose.apply(scene.shape(model))
@@ -126,7 +128,7 @@ def toy_result(with_uv: bool = True, name: str = "toy.jpg", width: int = 200, he
         photometric_rms=0.01,
         pixels_used=0.9,
         landmarks_fitted=landmarks,
-        inliers=picture.covered.numpy(),
+        skin=SkinMask(covered, covered.astype(float), 1.0, np.zeros(2)),
         warnings=("scale is a prior",),
         timings={"detect": 0.1},
     )

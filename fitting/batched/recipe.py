@@ -50,7 +50,7 @@ def fit_batched(
                 now = unpacked(scenes, starts)
                 if stage.mask:
                     for b, (observation, pyramid) in enumerate(zip(observations, whole, strict=True)):
-                        skin = skin_mask(observation, now[b], model, pyramid[0])
+                        skin = skin_mask(observation, now[b], model, pyramid[0], skins[b])
                         seen[b], left = masked(observation, dict(enumerate(pyramid)), skin)
                         skins[b], pyramids[b] = skin, list(left.values())
                 levels = [pyramid[sizes.index(stage.photometric_px)] for pyramid in pyramids]
