@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float], None]
 
-GROUPS = {"models": ("facefit.models_cli", "models"), "bench": ("facefit.benchmarks.cli", "bench")}
+GROUPS = {
+    "models": ("facefit.models_cli", "models"),
+    "bench": ("facefit.benchmarks.cli", "bench"),
+    "train": ("facefit.train_cli", "train"),
+}
 SEVERITY = (0, 3, 4, 5, 1)
 
 
@@ -95,6 +99,7 @@ def main() -> None:
 Other commands:
   facefit models   which face models there are, their licences, how to get them
   facefit bench    measure accuracy and speed on benchmark data
+  facefit train    train the network that starts the fits of a face model
 
 \b
 Exit codes: 0 fitted, 1 the fit failed, 2 wrong usage, 3 no face found,
@@ -104,15 +109,17 @@ Exit codes: 0 fitted, 1 the fit failed, 2 wrong usage, 3 no face found,
 @click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Output folder "
               "[default: PHOTO_facefit]; the parent of several faces' or photos'.")  # fmt: skip
 @click.option("--model", metavar="NAME|FILE", default="builtin", show_default=True, help="Face model.")
-@click.option("--landmarks", metavar="FILE", type=click.Path(path_type=Path), help="68 points, .pts or .npy.")
+@click.option("--landmarks", metavar="dlib|facefit|FILE", default="dlib", show_default=True, help="Who finds the 68 points, "
+              "dlib's file (not for commercial use) or our network; or a .pts or .npy file with them.")  # fmt: skip
 @click.option("--face", metavar="largest|all|N", default="largest", callback=_face_choice, show_default=True,
               help="Which of several faces; 1 is the largest.")  # fmt: skip
 @click.option("--same-person", is_flag=True, help="The PHOTOs show one person: one shape and skin from all.")
 @click.option("--fov", metavar="DEG", type=click.FloatRange(1, 150), help="Field of view of the longer side "
               "[default: EXIF's focal length, else 30].")  # fmt: skip
 @click.option("--mask", metavar="FILE", type=click.Path(path_type=Path), help="Image: white pixels are used.")
-@click.option("--stages", type=click.Choice(["fast", "standard"]), default="standard", show_default=True,
-              help="fast: landmarks only.")  # fmt: skip
+@click.option("--stages", type=click.Choice(["fast", "standard", "detailed"]), default="standard",
+              show_default=True, help="fast: landmarks only; detailed: wrinkles and texture offsets "
+              "besides, as maps and a dense mesh.")  # fmt: skip
 @click.option("--threads", metavar="N", type=click.IntRange(1), help="CPU threads [default: all cores].")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing unless something goes wrong.")
 @click.option("--json", "as_json", is_flag=True, help="A line of JSON for each face on standard output.")
@@ -142,7 +149,7 @@ class Request:
     several: bool
     output: Path | None
     model: str
-    landmarks: Path | None
+    landmarks: str
     face: str | int
     same_person: bool
     fov: float | None
@@ -152,12 +159,15 @@ class Request:
     as_json: bool
 
     def check(self, photos: tuple[Path, ...]) -> None:
-        if self.landmarks and (self.several or self.face != "largest"):
+        given = self.landmarks not in ("dlib", "facefit")
+        if given and (self.several or self.face != "largest"):
             raise click.UsageError(
                 "--landmarks describes one face of one photograph: give one PHOTO and no --face"
             )
         if self.mask and self.several:
             raise click.UsageError("--mask belongs to one photograph: give one PHOTO")
+        if self.same_person and self.stages == "detailed":
+            raise click.UsageError("--stages detailed adds the detail of one photograph: leave out --same-person")
         if self.same_person and self.face == "all":
             raise click.UsageError(
                 "--same-person takes one face of each photograph: give --face largest or a number"
@@ -226,17 +236,17 @@ class Written(NamedTuple):
 
 def _fit_photo(photo: Path, model: LinearFaceModel, request: Request, progress: Progress) -> list[Written]:
     from facefit.export import write_results
-    from facefit.fitting.stages import FAST, STANDARD
+    from facefit.fitting.stages import DETAILED, FAST, STANDARD
     from facefit.reconstruct import reconstruct, reconstruct_all
 
-    stages = FAST if request.stages == "fast" else STANDARD
+    stages = {"fast": FAST, "standard": STANDARD, "detailed": DETAILED}[request.stages]
     options: dict[str, Any] = {"fov": request.fov, "mask": request.mask, "stages": stages}
 
     def named(what: str, share: float) -> None:
         progress(f"{photo.name}: {what}", share)
 
     if request.face == "all":
-        results = reconstruct_all(photo, model, progress=named, **options)
+        results = reconstruct_all(photo, model, landmarks=request.landmarks, progress=named, **options)
     else:
         face: Any = request.face
         results = [
@@ -266,7 +276,7 @@ def _fit_person(
     try:
         with _progress(wanted) as progress:
             joint = reconstruct_together(
-                photos, model, face=face, fov=request.fov, stages=stages, progress=progress
+                photos, model, landmarks=request.landmarks, face=face, fov=request.fov, stages=stages, progress=progress
             )
             progress("writing", 1.0)
             with whole_folder(folder) as partial:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from dataclasses import fields
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -46,3 +48,27 @@ def stacked(samples: list[Sample]) -> Arrays:
 def read_shard(path: Path) -> Arrays:
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
+
+
+def draw_in_background(models: list[str], folder: Path, seed: int, shards: int, workers: int) -> list[BaseProcess]:
+    """Processes that draw the first `shards` shards of each model and end; they die with their parent."""
+    context = multiprocessing.get_context("spawn")
+    found: list[BaseProcess] = []
+    for worker in range(workers):
+        numbers = list(range(worker, shards, workers))
+        process = context.Process(target=_draw, args=(models, folder, seed, numbers), daemon=True)
+        process.start()
+        found.append(process)
+    return found
+
+
+def _draw(models: list[str], folder: Path, seed: int, numbers: list[int]) -> None:
+    import torch
+
+    from facefit.models import load_model
+
+    torch.set_num_threads(1)
+    synthesizers = [Synthesizer(load_model(name)) for name in models]
+    for number in numbers:
+        for synthesizer in synthesizers:
+            draw_shard(synthesizer, folder, seed, number)

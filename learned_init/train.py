@@ -170,7 +170,8 @@ class Training:
 
     def run(self, seconds: float = math.inf) -> None:
         """Learn until the schedule or the time is over; saves every few minutes and at the end."""
-        began, sums, since = time.monotonic(), {}, 0
+        began, since = time.monotonic(), 0
+        sums: dict[str, float] = {}
         if self.step == 0:
             self._begin()
         while self.step < self.settings.steps and time.monotonic() - began < seconds:
@@ -188,6 +189,10 @@ class Training:
                 sums, since = {}, 0
                 self.save()
         self.save()
+
+    def recent(self, name: str) -> float:
+        """A loss as last written down; NaN before the first time."""
+        return float(self.history[-1].get(name, math.nan)) if self.history else math.nan
 
     def _begin(self) -> None:
         """Points start at their mean layout, which costs nothing to learn."""

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from facefit.errors import ModelFileError
 from facefit.learned_init.network import Head, Sizes, Trunk
 from facefit.learned_init.points import DensePoints
+from facefit.models.cache import cache_folder
 from facefit.models.face_model import LinearFaceModel
 
 FOLDER = Path(__file__).parent
@@ -42,15 +43,18 @@ class Initialiser:
     card: dict[str, Any]
 
 
-def weights_path(model: LinearFaceModel) -> Path:
-    return FOLDER / f"{model.name}.safetensors"
+def own_weights(name: str) -> Path:
+    """Where `facefit train` puts the weights for a model, and where they are looked for first."""
+    return cache_folder() / "initialisers" / f"{name}.safetensors"
 
 
 @lru_cache(maxsize=4)
 def initialiser_for(model: LinearFaceModel) -> Initialiser | None:
-    """The shipped weights that belong to a model; None where there are none."""
-    path = weights_path(model)
-    return read_weights(path, model) if path.exists() else None
+    """The weights that belong to a model, one's own or those that ship; None where there are none."""
+    for path in (own_weights(model.name), FOLDER / f"{model.name}.safetensors"):
+        if path.exists():
+            return read_weights(path, model)
+    return None
 
 
 def write_weights(path: Path, initialiser: Initialiser) -> None:
