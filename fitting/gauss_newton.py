@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.linalg import lapack
 from torch import Tensor
 
 from facefit.fitting.residual import AbstractResidual, NormalEquations, cost, linearised
@@ -100,11 +102,12 @@ def damped_step(system: NormalEquations, damping: float) -> Float[Tensor, "unkno
 
     Systems of another form than one dense matrix register their own way.
     """
-    diagonal = system.matrix.diagonal()
+    damped, gradient = system.matrix.numpy().copy(), system.gradient.numpy()
+    diagonal = np.einsum("ii->i", damped)
     # An unknown that no residual sees has a zero row; a one on its diagonal holds it where it is.
-    added = torch.where(diagonal > 0, damping * diagonal, torch.ones_like(diagonal))
-    damped = system.matrix + torch.diag(added)
-    factor, failed = torch.linalg.cholesky_ex(damped)
-    if int(failed):
+    diagonal += np.where(diagonal > 0, damping * diagonal, 1.0)
+    # Symmetric, so its transpose is the same matrix, in the order of columns that LAPACK reads without a copy.
+    _, step, failed = lapack.dposv(damped.T, gradient, lower=1, overwrite_a=1)
+    if failed or not np.isfinite(step).all():
         return None
-    return -torch.cholesky_solve(system.gradient[:, None], factor)[:, 0]
+    return torch.from_numpy(-step)

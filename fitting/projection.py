@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from facefit.kernels.points import point_rows_kernel, project_points_kernel
 from facefit.models.camera import FACING
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
@@ -76,34 +77,38 @@ def landmark_points(model: LinearFaceModel, rows: tuple[int, ...]) -> SurfacePoi
     return SurfacePoints(model, landmarks.triangles[index], landmarks.barycentric[index])
 
 
-# A scene is looked at up to three times in a row, by each term: as a candidate, to freeze at, to linearise at.
-@lru_cache(maxsize=8)
-def model_points(scene: Scene, points: SurfacePoints) -> Float[np.ndarray, "points 3"]:
-    """The points in the model frame, in float64."""
-    shape = shape_of(scene)
-    found: Float[np.ndarray, "points 3"] = points.mean64 + (
-        points.basis64.reshape(-1, len(shape)) @ shape
-    ).reshape(-1, 3)
-    return found
-
-
 @lru_cache(maxsize=4)
 def shape_of(scene: Scene) -> Float[np.ndarray, "shape"]:
     """Identity and expression, in float64."""
     return np.concatenate([scene.identity.numpy(), scene.expression.numpy()]).astype(np.float64)
 
 
-@lru_cache(maxsize=8)
 def project_points(scene: Scene, points: SurfacePoints) -> Float[np.ndarray, "points 2"]:
     """Pixels of surface points, in float64; NaN where one is not in front of the camera, so that no step goes there."""
+    return points_and_pixels(scene, points)[1]
+
+
+# A scene is looked at up to three times in a row, by each term: as a candidate, to freeze at, to linearise at.
+@lru_cache(maxsize=8)
+def points_and_pixels(
+    scene: Scene, points: SurfacePoints
+) -> tuple[Float[np.ndarray, "points 3"], Float[np.ndarray, "points 2"]]:
+    """The points in the model frame, and as `project_points`."""
+    found, pixels = np.empty((len(points), 3)), np.empty((len(points), 2))
     rotation, _ = rotation_of(scene)
-    camera_points = model_points(scene, points) @ rotation.T + scene.pose.translation_mm.numpy()
-    depth = camera_points[:, 2:]
-    ahead = np.where(depth > NEAREST_MM, depth, np.nan)
-    pixels: Float[np.ndarray, "points 2"] = (
-        float(scene.camera.focal_px) * camera_points[:, :2] / ahead + scene.camera.principal_point.numpy()
+    project_points_kernel(
+        points.mean64,
+        points.basis64,
+        shape_of(scene),
+        rotation,
+        scene.pose.translation_mm.numpy().astype(np.float64),
+        float(scene.camera.focal_px),
+        scene.camera.principal_point.numpy().astype(np.float64),
+        NEAREST_MM,
+        found,
+        pixels,
     )
-    return pixels
+    return found, pixels
 
 
 @lru_cache(maxsize=4)
@@ -140,12 +145,10 @@ def point_rows(
     scene: Scene, points: SurfacePoints, whitening: Float[np.ndarray, "points k 2"], with_shape: bool = True
 ) -> Float[np.ndarray, "rows unknowns"]:
     """Whitened derivative of the points' pixels by rotation, translation, log focal, identity, expression."""
-    from facefit.kernels.points import point_rows_kernel
-
     basis = points.basis64 if with_shape else points.basis64[:, :, :0]
     rows = np.empty((*whitening.shape[:2], 7 + basis.shape[2]))
     point_rows_kernel(
-        model_points(scene, points),
+        points_and_pixels(scene, points)[0],
         np.ascontiguousarray(basis),
         *rotation_of(scene),
         scene.pose.translation_mm.numpy().astype(np.float64),

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import singledispatch
+from functools import lru_cache, singledispatch
 from typing import Any, Self
 
 import numpy as np
@@ -87,20 +87,11 @@ class Total:
         `blocks` follow each other in the packed order, so their freed ones lie together.
         """
         inside = [self.where[name] for name in blocks if name in self.where]
-        sizes = [scene.size(name) for name in blocks]
-        starts = [sum(sizes[:k]) for k in range(len(blocks))]
-        parts = [
-            np.arange(start, start + size)
-            for name, start, size in zip(blocks, starts, sizes, strict=True)
-            if name in self.where
-        ]
         if not inside:
             return slice(0, 0), slice(0, 0)
-        kept = np.concatenate(parts)
         here = slice(inside[0].start, inside[-1].stop)
-        if kept[-1] - kept[0] + 1 == len(kept):
-            return here, slice(int(kept[0]), int(kept[-1]) + 1)
-        return here, kept
+        sizes = tuple((scene.size(name), name in self.where) for name in blocks)
+        return here, _kept(sizes)
 
     def add(
         self,
@@ -128,6 +119,22 @@ class Total:
         exact = values.astype(np.float64)
         # numpy sees A^T A and computes one triangle only (syrk), 1.6 times faster than a general product.
         self.add(jacobian.T @ jacobian, values @ jacobian, 0.5 * float(exact @ exact), scene, blocks)
+
+
+@lru_cache(maxsize=64)
+def _kept(sizes: tuple[tuple[int, bool], ...]) -> slice | Int[np.ndarray, "kept"]:
+    """The columns of the wanted ones of blocks side by side, each given by its size and whether it is wanted."""
+    starts = np.cumsum([0, *(size for size, _ in sizes)])
+    kept = np.concatenate(
+        [
+            np.arange(start, start + size)
+            for start, (size, wanted) in zip(starts, sizes, strict=False)
+            if wanted
+        ]
+    )
+    if len(kept) and kept[-1] - kept[0] + 1 == len(kept):
+        return slice(int(kept[0]), int(kept[-1]) + 1)
+    return kept
 
 
 @singledispatch

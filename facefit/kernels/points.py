@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
 from jaxtyping import Float64
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def project_points_kernel(
+    mean: Float64[np.ndarray, "n 3"],
+    basis: Float64[np.ndarray, "n 3 shape"],
+    coefficients: Float64[np.ndarray, "shape"],
+    rotation: Float64[np.ndarray, "3 3"],
+    translation: Float64[np.ndarray, "3"],
+    focal: float,
+    centre: Float64[np.ndarray, "2"],
+    nearest: float,
+    points: Float64[np.ndarray, "n 3"],
+    pixels: Float64[np.ndarray, "n 2"],
+) -> None:
+    """Points in the model frame and their pixels; NaN for one no further than `nearest` before the camera."""
+    for i in range(len(mean)):
+        for q in range(3):
+            total = 0.0
+            for j in range(len(coefficients)):
+                total += basis[i, q, j] * coefficients[j]
+            points[i, q] = mean[i, q] + total
+        p0, p1, p2 = points[i, 0], points[i, 1], points[i, 2]
+        x = rotation[0, 0] * p0 + rotation[0, 1] * p1 + rotation[0, 2] * p2 + translation[0]
+        y = rotation[1, 0] * p0 + rotation[1, 1] * p1 + rotation[1, 2] * p2 + translation[1]
+        z = rotation[2, 0] * p0 + rotation[2, 1] * p1 + rotation[2, 2] * p2 + translation[2]
+        ahead = z > nearest
+        pixels[i, 0] = focal * x / z + centre[0] if ahead else math.nan
+        pixels[i, 1] = focal * y / z + centre[1] if ahead else math.nan
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facefit.fitting.projection import SurfacePoints, model_points, rotation_of
+from facefit.fitting.projection import SurfacePoints, rotation_of, shape_of
 from facefit.fitting.residual import AbstractResidual, Total, add_to, alone, cost, normal_equations
 from facefit.fitting.residuals.landmarks import LandmarkResidual, face_scale_px, landmark_covariance
+from facefit.kernels.silhouette import rim_kernel
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
 from facefit.observation import Observation
@@ -31,53 +32,37 @@ class Silhouette:
     `corner` indexes `points`, the region's vertices with their rows of the shape basis.
     """
 
-    triangle: Int[np.ndarray, "candidates"]
     corner: Int[np.ndarray, "candidates 3"]
     points: SurfacePoints
 
     def at(self, scene: Scene) -> OnSilhouette:
         """The candidates that face both ways at this scene, cut where the surface is seen edge-on."""
         rotation, _ = rotation_of(scene)
-        points = model_points(scene, self.points) @ rotation.T + scene.pose.translation_mm.numpy()
-        a, b, c = points[self.corner].transpose(1, 0, 2)
-        doubled_area = np.cross(b - a, c - a)
-        normals = np.zeros_like(points)
-        for axis in range(3):
-            flat = np.bincount(self.corner.ravel(), np.repeat(doubled_area[:, axis], 3), len(points))
-            normals[:, axis] = flat
-        facing = -(normals * points).sum(1)
-        sign = facing[self.corner] > 0
-        crossing = np.flatnonzero(sign.any(1) & ~sign.all(1))
-        corner, sign = self.corner[crossing], sign[crossing]
-        # Two edges of such a triangle change sign; the candidate is midway between their zero crossings.
-        f = facing[corner]
-        odd = np.where(sign.sum(1) == 1, sign.argmax(1), (~sign).argmax(1))
-        rows = np.arange(len(corner))
-        barycentric = np.zeros((len(corner), 3))
-        for other in ((odd + 1) % 3, (odd + 2) % 3):
-            share = f[rows, odd] / (f[rows, odd] - f[rows, other])
-            barycentric[rows, odd] += (1 - share) / 2
-            barycentric[rows, other] += share / 2
-        where = (points[corner] * barycentric[..., None]).sum(1)
-        across = (normals[corner] * barycentric[..., None]).sum(1)[:, :2]
-        length = np.linalg.norm(across, axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            pixels = float(scene.camera.focal_px) * where[:, :2] / where[:, 2:]
-            across = across / length[:, None]
-        good = np.isfinite(pixels).all(1) & np.isfinite(across).all(1) & (where[:, 2] > 0)
+        # In float32: thousands of rows of the basis, of which a dozen will count.
+        coefficients = shape_of(scene).astype(np.float32)
+        basis = self.points.basis.numpy().reshape(-1, len(coefficients))
+        in_model = self.points.mean.numpy() + (basis @ coefficients).reshape(-1, 3)
+        points = in_model @ rotation.T + scene.pose.translation_mm.numpy()
+        size, focal = len(self.corner), float(scene.camera.focal_px)
+        place, barycentric = np.empty(size, dtype=np.int64), np.empty((size, 3))
+        pixels, across = np.empty((size, 2)), np.empty((size, 2))
+        room = np.empty(points.shape), np.empty(len(points))
+        count = rim_kernel(points, self.corner, focal, *room, place, barycentric, pixels, across)
         return OnSilhouette(
-            self.triangle[crossing][good],
-            barycentric[good],
-            pixels[good] + scene.camera.principal_point.numpy(),
-            across[good],
+            self.corner[place[:count]],
+            barycentric[:count],
+            pixels[:count] + scene.camera.principal_point.numpy(),
+            across[:count],
         )
 
 
 @dataclass(frozen=True)
 class OnSilhouette:
-    """Surface points seen edge-on: their triangle and weights, their pixel, the image direction across the contour."""
+    """Surface points seen edge-on: their corners among the candidates' points and weights, their pixel, the image
+    direction across the contour.
+    """
 
-    triangle: Int[np.ndarray, "n"]
+    corner: Int[np.ndarray, "n 3"]
     barycentric: Float[np.ndarray, "n 3"]
     pixels: Float[np.ndarray, "n 2"]
     across: Float[np.ndarray, "n 2"]
@@ -97,7 +82,7 @@ def silhouette(model: LinearFaceModel) -> Silhouette:
     for k in range(3):
         owner[triangles[:, k]], place[triangles[:, k]] = np.arange(len(triangles)), k
     points = SurfacePoints(model, owner[used], np.eye(3)[place[used]])
-    return Silhouette(candidates, corner.reshape(-1, 3), points)
+    return Silhouette(corner.reshape(-1, 3), points)
 
 
 @dataclass(frozen=True)
@@ -124,9 +109,10 @@ class ContourResidual(AbstractResidual):
     def freeze(self, scene: Scene) -> ContourResidual:
         if self.frozen is not None and self.age + 1 < SILHOUETTE_STEPS:
             return replace(self, frozen=self.frozen.freeze(scene), age=self.age + 1)
-        rim = silhouette(self.model).at(scene)
+        outline = silhouette(self.model)
+        rim = outline.at(scene)
         known = np.flatnonzero(np.isfinite(self.observed).all(1))
-        if not len(rim.triangle) or not len(known):
+        if not len(rim.corner) or not len(known):
             return replace(self, frozen=None, age=0)
         distance = np.linalg.norm(rim.pixels[None] - self.observed[known, None], axis=2)
         best = distance.argmin(1)
@@ -136,7 +122,7 @@ class ContourResidual(AbstractResidual):
             return replace(self, frozen=None, age=0)
         across = rim.across[best]
         sigma = np.sqrt(np.einsum("ni,nij,nj->n", across, self.covariance[seen], across))
-        points = SurfacePoints(self.model, rim.triangle[best], rim.barycentric[best])
+        points = outline.points.blended(rim.corner[best], rim.barycentric[best])
         rows = (across / sigma[:, None])[:, None, :]
         term = LandmarkResidual(points, self.observed[seen], rows, name=self.name)
         return replace(self, frozen=term.freeze(scene), age=0)
