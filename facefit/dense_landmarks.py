@@ -29,9 +29,13 @@ class DenseLandmarks:
     def __post_init__(self) -> None:
         count = len(self.pixels)
         if not len(self.triangles) == len(self.barycentric) == len(self.whitening) == count:
-            raise ValueError(f"{count} pixels, but {len(self.triangles)} triangles and {len(self.whitening)} whitenings")
+            raise ValueError(
+                f"{count} pixels, but {len(self.triangles)} triangles and {len(self.whitening)} whitenings"
+            )
         if not (np.isfinite(self.pixels).all() and np.isfinite(self.whitening).all()):
-            raise ValueError("dense landmarks hold NaN or infinite numbers; leave out the points that are unknown")
+            raise ValueError(
+                "dense landmarks hold NaN or infinite numbers; leave out the points that are unknown"
+            )
 
     @property
     def covariance(self) -> Float[np.ndarray, "points 2 2"]:

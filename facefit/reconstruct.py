@@ -78,7 +78,9 @@ def reconstruct(
     began = time.perf_counter()
     if progress is not None:
         progress("looking for faces", 0.0)
-    detector = detector_for(landmarks, model) if isinstance(landmarks, (str, Path)) or landmarks is None else None
+    detector = (
+        detector_for(landmarks, model) if isinstance(landmarks, (str, Path)) or landmarks is None else None
+    )
     given = landmarks if detector is None else None
     observation = Observation.from_file(path, given, face, fov, mask, detector)
     seconds = time.perf_counter() - began

@@ -19,13 +19,23 @@ FOLDER = click.Path(path_type=Path)
               "[default: facefit_training].")  # fmt: skip
 @click.option("--shards", metavar="N", default=40, show_default=True, type=click.IntRange(20),
               help="Files of 2048 pictures drawn for each model (110 MB each).")  # fmt: skip
-@click.option("--steps", metavar="N", default=20_000, show_default=True, type=click.IntRange(1), help="Batches of 64.")
+@click.option(
+    "--steps", metavar="N", default=20_000, show_default=True, type=click.IntRange(1), help="Batches of 64."
+)
 @click.option("--minutes", metavar="N", default=math.inf, type=float, help="Stop after so long; go on later.")
 @click.option("--workers", metavar="N", default=1, show_default=True, type=click.IntRange(0),
               help="Processes that draw beside the training.")  # fmt: skip
-@click.option("-o", "--output", metavar="DIR", type=FOLDER, help="Where the weights go [default: where fits look].")
+@click.option(
+    "-o", "--output", metavar="DIR", type=FOLDER, help="Where the weights go [default: where fits look]."
+)
 def train(
-    names: tuple[str, ...], work: Path | None, shards: int, steps: int, minutes: float, workers: int, output: Path | None
+    names: tuple[str, ...],
+    work: Path | None,
+    shards: int,
+    steps: int,
+    minutes: float,
+    workers: int,
+    output: Path | None,
 ) -> None:
     """Train the network that starts every fit; hours on a CPU, to be stopped and resumed at will."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -51,7 +61,9 @@ def train(
         errors = ", ".join(f"{m.name} {training.recent(f'{m.name} points'):.2f} px" for m in models)
         click.echo(f"step {training.step} of {steps}: points {errors}", err=True)
     if training.step < steps:
-        click.echo(f"stopped at step {training.step} of {steps}; the same command goes on from {training.checkpoint}")
+        click.echo(
+            f"stopped at step {training.step} of {steps}; the same command goes on from {training.checkpoint}"
+        )
         return
     for model in models:
         path = output / f"{model.name}.safetensors" if output else own_weights(model.name)

@@ -19,7 +19,9 @@ LARGEST = 4.0
 
 
 @torch.no_grad()
-def whitened_errors(trunk: Trunk, head: Head, batches: Iterable[Batch]) -> Float[np.ndarray, "pictures points 2"]:
+def whitened_errors(
+    trunk: Trunk, head: Head, batches: Iterable[Batch]
+) -> Float[np.ndarray, "pictures points 2"]:
     """Errors of the points in the deviations the network gave them."""
     found = []
     for batch in batches:

@@ -55,7 +55,11 @@ class Crop:
         factor = max(1, int(ratio))
         part = part.reduce(factor) if factor > 1 else part
         corner = self.invert(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])) - [left, top]
-        origin, across, down = corner[0] / factor, (corner[1] - corner[0]) / factor, (corner[2] - corner[0]) / factor
+        origin, across, down = (
+            corner[0] / factor,
+            (corner[1] - corner[0]) / factor,
+            (corner[2] - corner[0]) / factor,
+        )
         matrix = (across[0], down[0], origin[0], across[1], down[1], origin[1])
         found = part.transform((SIZE_PX, SIZE_PX), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
         return np.array(found)

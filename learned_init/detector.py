@@ -26,7 +26,9 @@ class NetworkDetector(AbstractDetector):
         found = None if model is None else initialiser_for(model)
         found = found or initialiser_for(load_model("builtin"))
         if found is None:
-            raise ModelFileError("no trained weights for --landmarks facefit: facefit train --model builtin makes them")
+            raise ModelFileError(
+                "no trained weights for --landmarks facefit: facefit train --model builtin makes them"
+            )
         self.network: Initialiser = found
 
     def detect(self, image: UInt8[np.ndarray, "height width 3"], every: bool = False) -> list[Face]:

@@ -122,7 +122,9 @@ def draw_light(rng: np.random.Generator) -> tuple[list[Lamp], Sky]:
     return lamps, Sky(_warmth(rng) * level, gradient[:, None] * _warmth(rng))
 
 
-def draw_tones(model: LinearFaceModel, count: int, rng: np.random.Generator) -> Float[np.ndarray, "count albedo"]:
+def draw_tones(
+    model: LinearFaceModel, count: int, rng: np.random.Generator
+) -> Float[np.ndarray, "count albedo"]:
     """Albedo coefficients, N(0, 1), of those draws whose colours skin can have."""
     region = np.asarray(model.topology.region("face"), np.int64)[::7]
     skin = torch.from_numpy(region)

@@ -62,7 +62,11 @@ class HeadPainter:
         marks = model.landmark_points(mean)
         brow = marks[17:27].mean(0)
         self.scalp = (mean[:, 1] - brow[1]) * SCALP_UP - (mean[:, 2] - brow[2]) * SCALP_BACK
-        inside = [model.topology.regions[n] for n in ("eyeballs", "mouth_inside", "teeth") if n in model.topology.regions]
+        inside = [
+            model.topology.regions[n]
+            for n in ("eyeballs", "mouth_inside", "teeth")
+            if n in model.topology.regions
+        ]
         for part in inside:
             self.scalp[torch.from_numpy(np.asarray(part, np.int64))] = -torch.inf
         self.fields = _fields(mean)
@@ -89,13 +93,24 @@ class HeadPainter:
         if hair is not None:
             ragged = hair.ragged_mm * self.fields[:, 3] + 0.4 * hair.ragged_mm * self.fields[:, 12]
             depth = ((self.scalp - hair.start_mm + ragged) / 6.0).clamp(0, 1)
-            thick = hair.thickness_mm * depth * (1 + 0.3 * self.fields[:, 5] + 0.15 * self.fields[:, 18]).clamp(min=0.1)
+            thick = (
+                hair.thickness_mm
+                * depth
+                * (1 + 0.3 * self.fields[:, 5] + 0.15 * self.fields[:, 18]).clamp(min=0.1)
+            )
             haired = (depth * 2).clamp(0, 1)
             vertices = vertices + thick[:, None] * normals
-            tint = torch.from_numpy(hair.color).float() * (1 + 0.35 * self.fields[:, 20:21] + 0.2 * self.fields[:, 10:11])
+            tint = torch.from_numpy(hair.color).float() * (
+                1 + 0.35 * self.fields[:, 20:21] + 0.2 * self.fields[:, 10:11]
+            )
             albedo = albedo + haired[:, None] * (tint.clamp(min=0.004) - albedo)
-        camera = vertices @ torch.from_numpy(camera_from_model.T).float() + torch.from_numpy(translation_mm).float()
-        lit = albedo * self._diffuse(vertices, normals, lamps, sky, gloss, haired, camera_from_model, translation_mm, albedo)
+        camera = (
+            vertices @ torch.from_numpy(camera_from_model.T).float()
+            + torch.from_numpy(translation_mm).float()
+        )
+        lit = albedo * self._diffuse(
+            vertices, normals, lamps, sky, gloss, haired, camera_from_model, translation_mm, albedo
+        )
         z = camera[:, 2]
         rays = torch.cat([camera[:, :2] / z[:, None], torch.ones(len(z), 1)], 1)
         pixels = rays @ torch.from_numpy(2 * crop_from_ray.T).float()
@@ -132,11 +147,18 @@ class HeadPainter:
             light = light + cosine[:, None] * color
             if strength:
                 half = torch.nn.functional.normalize(direction + view, dim=1)
-                shine = strength * ((normals * half).sum(1).clamp(min=0) ** exponent) * (cosine > 0) * (1 - 0.7 * haired)
+                shine = (
+                    strength
+                    * ((normals * half).sum(1).clamp(min=0) ** exponent)
+                    * (cosine > 0)
+                    * (1 - 0.7 * haired)
+                )
                 light = light + shine[:, None] * color / albedo.clamp(min=0.02)
         return light
 
-    def _lit_by(self, vertices: Float[Tensor, "vertices 3"], direction: Float[Tensor, "3"]) -> Float[Tensor, "vertices"]:
+    def _lit_by(
+        self, vertices: Float[Tensor, "vertices 3"], direction: Float[Tensor, "3"]
+    ) -> Float[Tensor, "vertices"]:
         """0 in the cast shadow of a distant lamp, 1 in its light."""
         first = torch.linalg.cross(direction, torch.tensor([0.31, 0.83, -0.46]))
         first = first / first.norm()
@@ -202,5 +224,3 @@ def blotches(painter: HeadPainter, rng: np.random.Generator) -> Float[Tensor, "v
     pattern = painter.fields @ torch.from_numpy(weights).float()
     red = torch.tensor([0.3, -0.5, -0.4])
     return 1 + pattern[:, :1] + pattern[:, 1:] * red
-
-

@@ -75,7 +75,9 @@ def losses(guess: Guess, truth: Batch, yard: Yardstick, flipped: Bool[Tensor, "b
         basis = getattr(yard, name).flatten(1)
         true = truth["neutral"] if name == "identity" else (truth[name] @ basis).unflatten(1, (-1, 3))
         true = torch.where(flipped[:, None, None], mirrored(true, yard, name != "albedo"), true)
-        found[name] = charbonnier((blocks[name] @ basis).unflatten(1, (-1, 3)) - true, 0.02 if name == "albedo" else 0.3)
+        found[name] = charbonnier(
+            (blocks[name] @ basis).unflatten(1, (-1, 3)) - true, 0.02 if name == "albedo" else 0.3
+        )
     sign = torch.tensor(MIRRORED_HARMONICS).float()[:, None]
     light = truth["lighting"].unflatten(1, (9, 3))
     light = torch.where(flipped[:, None, None], light * sign, light)
@@ -96,7 +98,9 @@ def total(parts: dict[str, Tensor]) -> Tensor:
     return sum((WEIGHTS[name] * value for name, value in parts.items()), torch.zeros(()))
 
 
-def likelihood(guess: Guess, truth: Batch, targets: Batch, yard: Yardstick, flipped: Bool[Tensor, "batch"]) -> Tensor:
+def likelihood(
+    guess: Guess, truth: Batch, targets: Batch, yard: Yardstick, flipped: Bool[Tensor, "batch"]
+) -> Tensor:
     """Gaussian negative log-likelihood of the errors, as functions of the deviations alone."""
     error = (guess.points - true_points(truth, yard, flipped)).detach()
     first = error[..., 0] * (-guess.points_log_sigma[..., 0]).exp()
@@ -134,14 +138,18 @@ def targets_of(truth: Batch, flipped: Bool[Tensor, "batch"]) -> Batch:
     }
 
 
-def true_points(truth: Batch, yard: Yardstick, flipped: Bool[Tensor, "batch"]) -> Float[Tensor, "batch points 2"]:
+def true_points(
+    truth: Batch, yard: Yardstick, flipped: Bool[Tensor, "batch"]
+) -> Float[Tensor, "batch points 2"]:
     points = truth["points"]
     other = points[:, yard.mirror]
     other = torch.stack([SIZE_PX - other[..., 0], other[..., 1]], -1)
     return torch.where(flipped[:, None, None], other, points)
 
 
-def mirrored(field: Float[Tensor, "batch points 3"], yard: Yardstick, vector: bool) -> Float[Tensor, "batch points 3"]:
+def mirrored(
+    field: Float[Tensor, "batch points 3"], yard: Yardstick, vector: bool
+) -> Float[Tensor, "batch points 3"]:
     """A field at the points, of the mirror image: places change, and displacements change sides."""
     other = field[:, yard.mirror]
     return other * torch.tensor([-1.0, 1.0, 1.0]) if vector else other
@@ -150,5 +158,3 @@ def mirrored(field: Float[Tensor, "batch points 3"], yard: Yardstick, vector: bo
 def charbonnier(error: Tensor, soft: float) -> Tensor:
     """Mean length of the last axis's vectors, smooth at zero."""
     return ((error**2).sum(-1) + soft**2).sqrt().mean() - soft
-
-

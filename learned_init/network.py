@@ -76,7 +76,9 @@ class Trunk(nn.Module):
     ) -> Float[Tensor, "batch features"]:
         """`images` in 0 ... 1; `landmarks` in crop pixels, NaN where unknown."""
         known: Bool[Tensor, "batch 68"] = torch.isfinite(landmarks).all(-1)
-        places = torch.where(known[..., None], landmarks / (SIZE_PX / 2) - 1, torch.zeros_like(landmarks)).clamp(-3, 3)
+        places = torch.where(
+            known[..., None], landmarks / (SIZE_PX / 2) - 1, torch.zeros_like(landmarks)
+        ).clamp(-3, 3)
         marks = self.marks(torch.cat([places, known[..., None].to(places)], -1).flatten(1))
         picture = self.picture((images - 0.45) * 3)
         found: Tensor = self.mix(torch.cat([picture.float(), marks.float()], 1))
@@ -122,5 +124,9 @@ class Head(nn.Module):
         names = list(self.sizes.blocks)
         lengths = list(self.sizes.blocks.values())
         numbers = dict(zip(names, self.numbers(features).split(lengths, 1), strict=True))
-        certainty = dict(zip(names, self.certainty(features).clamp(*LOG_SIGMA_RANGE).split(lengths, 1), strict=True))
-        return Guess(points, spread[..., :2].clamp(*LOG_SIGMA_RANGE), spread[..., 2].clamp(-3, 3), numbers, certainty)
+        certainty = dict(
+            zip(names, self.certainty(features).clamp(*LOG_SIGMA_RANGE).split(lengths, 1), strict=True)
+        )
+        return Guess(
+            points, spread[..., :2].clamp(*LOG_SIGMA_RANGE), spread[..., 2].clamp(-3, 3), numbers, certainty
+        )

@@ -52,7 +52,9 @@ def dense_points(model: LinearFaceModel, spread: int = SPREAD) -> DensePoints:
     """
     marks = model.topology.landmarks
     if marks.numbers.tolist() != list(range(68)):
-        raise ValueError(f"{model.name}: dense points start from the 68 landmarks, the model has {len(marks.numbers)}")
+        raise ValueError(
+            f"{model.name}: dense points start from the 68 landmarks, the model has {len(marks.numbers)}"
+        )
     mean = model.mean.double().numpy()
     landmarks = model.landmark_points(model.mean).double().numpy()
     right, left = _pairs(model, mean)

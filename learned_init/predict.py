@@ -51,7 +51,10 @@ class Prediction:
 
 
 def predict(
-    observation: Observation, model: LinearFaceModel, crop: Crop | None = None, initialiser: Initialiser | None = None
+    observation: Observation,
+    model: LinearFaceModel,
+    crop: Crop | None = None,
+    initialiser: Initialiser | None = None,
 ) -> Prediction | None:
     """The guess for a photograph; None for a model without weights.
 
@@ -90,10 +93,15 @@ def refined(
 
 
 def look(
-    network: Initialiser, image: UInt8[np.ndarray, "h w 3"], crops: list[Crop], marks: Float[np.ndarray, "68 2"]
+    network: Initialiser,
+    image: UInt8[np.ndarray, "h w 3"],
+    crops: list[Crop],
+    marks: Float[np.ndarray, "68 2"],
 ) -> tuple[Float[np.ndarray, "looks points 2"], Float[np.ndarray, "looks points 2 2"], Guess]:
     """Points and covariances in crop pixels, of every crop and then of every crop mirrored; and the first crop's guess."""
-    pictures = torch.from_numpy(np.stack([crop.cut(image) for crop in crops])).permute(0, 3, 1, 2).float() / 255
+    pictures = (
+        torch.from_numpy(np.stack([crop.cut(image) for crop in crops])).permute(0, 3, 1, 2).float() / 255
+    )
     seen = torch.from_numpy(np.stack([crop.apply(marks) for crop in crops])).float()
     other = seen[:, list(MIRRORED_LANDMARKS)]
     other = torch.stack([SIZE_PX - other[..., 0], other[..., 1]], -1)
@@ -177,7 +185,9 @@ def dense_centre(model: LinearFaceModel, dense: DenseLandmarks) -> Float[np.ndar
 
 def middle_crop(observation: Observation) -> Crop:
     """Without any landmark the face is taken to fill the middle of the photograph."""
-    return Crop((observation.width / 2, observation.height / 2), float(min(observation.width, observation.height)))
+    return Crop(
+        (observation.width / 2, observation.height / 2), float(min(observation.width, observation.height))
+    )
 
 
 def settled(one: Crop, other: Crop) -> bool:

@@ -20,7 +20,9 @@ def shard_path(folder: Path, model: str, number: int) -> Path:
     return folder / f"{model}-{number:05d}.npz"
 
 
-def draw_shard(synthesizer: Synthesizer, folder: Path, seed: int, number: int, pictures: int = PICTURES) -> Path:
+def draw_shard(
+    synthesizer: Synthesizer, folder: Path, seed: int, number: int, pictures: int = PICTURES
+) -> Path:
     """Draw pictures `number * pictures` and following into one file; an existing file is kept.
 
     Every picture shows a person of its own, so shards of different numbers never share an identity.
@@ -50,7 +52,9 @@ def read_shard(path: Path) -> Arrays:
         return {name: file[name] for name in file.files}
 
 
-def draw_in_background(models: list[str], folder: Path, seed: int, shards: int, workers: int) -> list[BaseProcess]:
+def draw_in_background(
+    models: list[str], folder: Path, seed: int, shards: int, workers: int
+) -> list[BaseProcess]:
     """Processes that draw the first `shards` shards of each model and end; they die with their parent."""
     context = multiprocessing.get_context("spawn")
     found: list[BaseProcess] = []

@@ -35,8 +35,12 @@ def ship(training: Training, name: str, path: Path) -> Initialiser:
         "date": time.strftime("%Y-%m-%d"),
         "settings": asdict(training.settings),
         "steps": training.step,
-        "pictures": {key: sum(len(s["image"]) for s in one.shards.values()) for key, one in training.students.items()},
-        "validation": {k: round(v, 4) for k, v in training.validate(VALIDATE, SHARDS).items() if k.startswith(name)},
+        "pictures": {
+            key: sum(len(s["image"]) for s in one.shards.values()) for key, one in training.students.items()
+        },
+        "validation": {
+            k: round(v, 4) for k, v in training.validate(VALIDATE, SHARDS).items() if k.startswith(name)
+        },
         "test": {k: round(v, 4) for k, v in training.validate(TEST, SHARDS).items() if k.startswith(name)},
         "units": "points and centre px of 128; identity, expression and rotation mm; light and albedo linear RGB",
         "pictures from": "facefit's own synthetic pictures of morphable models; no photograph was used",

@@ -10,7 +10,15 @@ from PIL import Image, ImageDraw
 
 # Shapes are drawn this many times finer and averaged.
 FINER = 2
-OCCLUDERS = {"none": 0.5, "glasses": 0.16, "shades": 0.06, "hand": 0.08, "scarf": 0.07, "hair": 0.08, "patch": 0.05}
+OCCLUDERS = {
+    "none": 0.5,
+    "glasses": 0.16,
+    "shades": 0.06,
+    "hand": 0.08,
+    "scarf": 0.07,
+    "hair": 0.08,
+    "patch": 0.05,
+}
 
 Points = Float[np.ndarray, "68 2"]
 Colors = Float[np.ndarray, "size size 3"]
@@ -78,7 +86,9 @@ class Brush:
         self.pen.polygon((FINER * points).ravel().tolist(), fill=255)
 
     def line(self, points: Float[np.ndarray, "n 2"], width: float) -> None:
-        self.pen.line((FINER * points).ravel().tolist(), fill=255, width=max(1, round(FINER * width)), joint="curve")
+        self.pen.line(
+            (FINER * points).ravel().tolist(), fill=255, width=max(1, round(FINER * width)), joint="curve"
+        )
 
     def ellipse(self, centre: Float[np.ndarray, "2"], radii: Float[np.ndarray, "2"]) -> None:
         turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
@@ -94,7 +104,9 @@ def over(picture: Colors, brush: Brush, color: Float[np.ndarray, "*c"], opacity:
     return picture * (1 - alpha) + np.asarray(color, np.float32) * alpha
 
 
-def behind_head(picture: Colors, marks: Points, hair: Float[np.ndarray, "3"] | None, rng: np.random.Generator) -> Colors:
+def behind_head(
+    picture: Colors, marks: Points, hair: Float[np.ndarray, "3"] | None, rng: np.random.Generator
+) -> Colors:
     """Long hair behind the head and a garment below the chin."""
     size = len(picture)
     across, up = _frame(marks)
@@ -106,14 +118,19 @@ def behind_head(picture: Colors, marks: Points, hair: Float[np.ndarray, "3"] | N
         side = spread * 0.9 * across
         low = -length * width * up
         flare = rng.uniform(0.9, 1.3)
-        brush.polygon(np.stack([middle - side, middle + side, middle + flare * side + low, middle - flare * side + low]))
+        brush.polygon(
+            np.stack([middle - side, middle + side, middle + flare * side + low, middle - flare * side + low])
+        )
         tone = hair * np.exp(0.35 * grain(size, 5, rng))[..., None]
         picture = over(picture, brush, tone)
     if rng.random() < 0.8:
         brush = Brush(size)
         chin = marks[8] - rng.uniform(0.15, 0.7) * width * up
         slope = rng.uniform(0.1, 0.7)
-        edge = [chin + x * across + (0.1 * abs(x) - slope * max(0.0, abs(x) - 0.5)) * width * up for x in np.linspace(-2.5, 2.5, 11)]
+        edge = [
+            chin + x * across + (0.1 * abs(x) - slope * max(0.0, abs(x) - 0.5)) * width * up
+            for x in np.linspace(-2.5, 2.5, 11)
+        ]
         brush.polygon(np.array([*edge, edge[-1] - 3 * width * up, edge[0] - 3 * width * up]))
         cloth = rng.uniform(0.01, 0.7) * rng.uniform(0.3, 1.0, 3)
         cloth = cloth * np.exp(rng.uniform(0, 0.3) * grain(size, int(rng.integers(1, 8)), rng))[..., None]
@@ -121,7 +138,9 @@ def behind_head(picture: Colors, marks: Points, hair: Float[np.ndarray, "3"] | N
     return picture
 
 
-def mouth(picture: Colors, marks: Points, hole: Float[np.ndarray, "size size"], rng: np.random.Generator) -> Colors:
+def mouth(
+    picture: Colors, marks: Points, hole: Float[np.ndarray, "size size"], rng: np.random.Generator
+) -> Colors:
     """The inside of a parted mouth where the model has none: dark, with a row of teeth below the upper lip."""
     size = len(picture)
     inner = marks[60:68]
@@ -168,7 +187,11 @@ def occlude(picture: Colors, marks: Points, kind: str, skin: Float[np.ndarray, "
         outer = [top[-1] + 0.2 * across, top[-1] + 0.5 * across - 2 * width * up, top[0] - 0.5 * across - 2 * width * up,
                  top[0] - 0.2 * across]  # fmt: skip
         brush.polygon(np.array([*top, *outer]))
-        cloth = rng.uniform(0.02, 0.8) * rng.uniform(0.3, 1.0, 3) * np.exp(0.25 * grain(size, int(rng.integers(1, 8)), rng))[..., None]
+        cloth = (
+            rng.uniform(0.02, 0.8)
+            * rng.uniform(0.3, 1.0, 3)
+            * np.exp(0.25 * grain(size, int(rng.integers(1, 8)), rng))[..., None]
+        )
         return over(picture, brush, cloth)
     if kind == "hair":
         start = marks[27] + rng.normal() * 0.25 * across + rng.uniform(0.7, 1.0) * width * up
@@ -199,7 +222,9 @@ def _glasses(picture: Colors, marks: Points, across: Float[np.ndarray, "2"], up:
     for corners, ear in (((36, 39), 0), ((42, 45), 16)):
         shape = superellipse * radii
         # Foreshortened as the eye is.
-        squeeze = float(np.clip(np.linalg.norm(marks[corners[0]] - marks[corners[1]]) / (0.32 * width + 1e-6), 0.4, 1.1))
+        squeeze = float(
+            np.clip(np.linalg.norm(marks[corners[0]] - marks[corners[1]]) / (0.32 * width + 1e-6), 0.4, 1.1)
+        )
         centre = marks[list(corners)].mean(0) - drop
         outline = centre + shape[:, :1] * squeeze * across / width + shape[:, 1:] * up
         lenses.polygon(outline)

@@ -83,7 +83,9 @@ class Synthesizer:
         identity, expression = draw_identity(model, rng), draw_expression(model, rng)
         albedo = self.tones[int(rng.integers(len(self.tones)))]
         with torch.no_grad():
-            vertices = model.vertices(torch.from_numpy(identity).float(), torch.from_numpy(expression).float())
+            vertices = model.vertices(
+                torch.from_numpy(identity).float(), torch.from_numpy(expression).float()
+            )
             neutral = torch.einsum("m,mpc->pc", torch.from_numpy(identity).float(), self.identity_at_points)
             if rng.random() < WARPED:
                 warp = draw_warp(self.painter, rng)
@@ -119,11 +121,17 @@ class Synthesizer:
     ) -> tuple[UInt8[np.ndarray, "size size 3"], Float[np.ndarray, "9 3"], str]:  # fmt: skip
         lamps, sky = draw_light(rng)
         hair, tone = draw_hair(rng)
-        colors = (self.model.albedo(torch.from_numpy(albedo).float()) * blotches(self.painter, rng)).clamp(0.01, 0.95)
+        colors = (self.model.albedo(torch.from_numpy(albedo).float()) * blotches(self.painter, rng)).clamp(
+            0.01, 0.95
+        )
         offset = crop.apply(np.zeros(2))
         crop_from_ray = np.concatenate([FOCAL_PX * crop.scale * crop.turn, offset[:, None]], 1)
-        gloss = (0.0, 1.0) if rng.random() < 0.3 else (float(rng.uniform(0.02, 0.4)), float(rng.uniform(5, 60)))
-        head = self.painter.paint(vertices, colors, turn, translation, crop_from_ray, SIZE_PX, lamps, sky, gloss, hair)
+        gloss = (
+            (0.0, 1.0) if rng.random() < 0.3 else (float(rng.uniform(0.02, 0.4)), float(rng.uniform(5, 60)))
+        )
+        head = self.painter.paint(
+            vertices, colors, turn, translation, crop_from_ray, SIZE_PX, lamps, sky, gloss, hair
+        )
         marks = crop.apply(photo[:68])
         level = self._exposure(head.color.numpy(), head.cover.numpy(), rng)
         picture = behind_head(background(SIZE_PX, rng), marks, tone if hair is not None else None, rng)
@@ -138,7 +146,9 @@ class Synthesizer:
         picture = occlude(picture, marks, occluder, skin, tone, rng)
         return finish(picture, rng), level * harmonics_of(lamps, sky), occluder
 
-    def _exposure(self, color: Float[np.ndarray, "s s 3"], cover: Float[np.ndarray, "s s"], rng: np.random.Generator) -> float:
+    def _exposure(
+        self, color: Float[np.ndarray, "s s 3"], cover: Float[np.ndarray, "s s"], rng: np.random.Generator
+    ) -> float:
         """The gain that gives the head the mean luminance a photographer would meter."""
         mean = float(color[cover > 0.9].mean()) if (cover > 0.9).any() else 0.2
         return float(np.exp(rng.uniform(np.log(0.09), np.log(0.5)))) / max(mean, 1e-3)
@@ -221,13 +231,17 @@ def finish(picture: Float[np.ndarray, "s s 3"], rng: np.random.Generator) -> UIn
     encoded = np.clip(picture, 0, 1.2) ** (1 / (2.2 * rng.uniform(0.85, 1.15)))
     contrast = rng.uniform(0.85, 1.15)
     encoded = (encoded - 0.45) * contrast + 0.45
-    encoded = encoded + rng.normal(size=encoded.shape).astype(np.float32) * (rng.uniform(0, 0.05) if rng.random() < 0.5 else 0.005)
+    encoded = encoded + rng.normal(size=encoded.shape).astype(np.float32) * (
+        rng.uniform(0, 0.05) if rng.random() < 0.5 else 0.005
+    )
     image = Image.fromarray((np.clip(encoded, 0, 1) * 255).astype(np.uint8))
     if rng.random() < 0.3:
         image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.3))))
     if rng.random() < 0.08:
         small = int(rng.integers(48, 100))
-        image = image.resize((small, small), Image.Resampling.BILINEAR).resize((SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC)
+        image = image.resize((small, small), Image.Resampling.BILINEAR).resize(
+            (SIZE_PX, SIZE_PX), Image.Resampling.BICUBIC
+        )
     if rng.random() < 0.06:
         image = image.convert("L").convert("RGB")
     if rng.random() < 0.35:

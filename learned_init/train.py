@@ -236,7 +236,9 @@ class Training:
     def _follow(self) -> None:
         """The average of the weights over the last thousand steps is better than any of them."""
         keep = min(self.settings.average, (1 + self.step) / (10 + self.step))
-        for mine, theirs in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+        for mine, theirs in zip(
+            self.average.state_dict().values(), self.network.state_dict().values(), strict=True
+        ):
             if mine.dtype.is_floating_point:
                 mine.lerp_(theirs, 1 - keep)
 

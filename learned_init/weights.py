@@ -87,7 +87,9 @@ def read_weights(path: Path, model: LinearFaceModel) -> Initialiser:
 
     try:
         if path.stat().st_size > LARGEST_BYTES:
-            raise ModelFileError(f"{path} has {path.stat().st_size} bytes, weights have at most {LARGEST_BYTES}")
+            raise ModelFileError(
+                f"{path} has {path.stat().st_size} bytes, weights have at most {LARGEST_BYTES}"
+            )
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -97,12 +99,18 @@ def read_weights(path: Path, model: LinearFaceModel) -> Initialiser:
         raise ModelFileError(f"{path} is {metadata.get('format')!r}, expected {FORMAT!r}: train again")
     try:
         points = DensePoints(
-            tensors["points.triangles"].astype(np.int64), tensors["points.barycentric"], tensors["points.mirror"].astype(np.int64)
+            tensors["points.triangles"].astype(np.int64),
+            tensors["points.barycentric"],
+            tensors["points.mirror"].astype(np.int64),
         )
         trunk = Trunk()
         head = Head(Sizes(len(points), model.n_identity, model.n_expression, model.n_albedo))
         for part, module in (("trunk", trunk), ("head", head)):
-            own = {n[len(part) + 1 :]: torch.from_numpy(t).float() for n, t in tensors.items() if n.startswith(part + ".")}
+            own = {
+                n[len(part) + 1 :]: torch.from_numpy(t).float()
+                for n, t in tensors.items()
+                if n.startswith(part + ".")
+            }
             counters = {n: t for n, t in module.state_dict().items() if not t.dtype.is_floating_point}
             module.load_state_dict({**own, **counters})
         errors = ErrorPatterns(
@@ -116,6 +124,8 @@ def read_weights(path: Path, model: LinearFaceModel) -> Initialiser:
             f"{path} does not fit the model {model.name} ({error}): train again with facefit train --model {model.name}"
         ) from None
     if int(points.triangles.max(initial=0)) >= len(model.topology.triangles):
-        raise ModelFileError(f"{path} names triangles that {model.name} has not: it was trained on another version")
+        raise ModelFileError(
+            f"{path} names triangles that {model.name} has not: it was trained on another version"
+        )
     trunk.to(memory_format=torch.channels_last).eval()
     return Initialiser(trunk, head.eval(), points, errors, card)
