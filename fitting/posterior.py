@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +18,14 @@ class Posterior:
     """Laplace's approximation at the fitted scene: N(scene, precision^-1) over the packed unknowns.
 
     Residuals are whitened and priors are N(0, 1), so the Gauss-Newton matrix at the optimum is the precision.
-    `layout` says where each block lies (see `Scene.layout`).
+    `layout` says where each block lies (see `Scene.layout`). `noise` is how many times larger the landmarks' errors
+    are than they were believed to be, by their misfit; every standard deviation is that much larger. It is never
+    below 1: a small misfit may also be luck, or errors that all landmarks share.
     """
 
     precision: Float[Tensor, "unknowns unknowns"]
     layout: dict[str, slice]
+    noise: float = 1.0
 
     def covariance(self, block: str) -> Float[Tensor, "n n"]:
         """Marginal covariance of one block: all other unknowns integrated out."""
@@ -34,11 +38,28 @@ class Posterior:
             raise ValueError(
                 "the posterior's precision is not positive definite: an unknown was left without prior"
             )
-        return torch.cholesky_solve(unit, factor)[where]
+        return self.noise**2 * torch.cholesky_solve(unit, factor)[where]
 
     def sigma(self, block: str) -> Float[Tensor, "n"]:
         """Marginal standard deviation of each number of a block, in its own unit (log for the focal length)."""
         return self.covariance(block).diagonal().sqrt()
+
+
+def misfit_noise(
+    term: Float[Tensor, "unknowns unknowns"],
+    cost: float,
+    rows: float,
+    precision: Float[Tensor, "unknowns unknowns"],
+) -> float:
+    """Root of a whitened term's misfit over its degrees of freedom, at least 1.
+
+    `term` is its part of the precision: the trace of term . precision^-1 is the number of unknowns that it determines.
+    """
+    factor, failed = torch.linalg.cholesky_ex(precision)
+    if int(failed):
+        return 1.0
+    determined = float(torch.cholesky_solve(term, factor).diagonal().sum())
+    return max(1.0, math.sqrt(2 * cost / max(rows - determined, 1.0)))
 
 
 def neutral_sigma_mm(

@@ -15,14 +15,14 @@ from facefit.fitting.detail.stage import Detail, solve_offsets
 from facefit.fitting.inliers import SkinMask
 from facefit.fitting.linear import landmark_start, with_ambient_level
 from facefit.fitting.occlusion import skin_mask
-from facefit.fitting.posterior import Posterior
+from facefit.fitting.posterior import Posterior, misfit_noise
 from facefit.fitting.projection import NEAREST_MM
 from facefit.fitting.pyramid import PyramidLevel, face_pyramid
 from facefit.fitting.residual import AbstractResidual, normal_equations
 from facefit.fitting.residuals.closure import closure_residual
 from facefit.fitting.residuals.contour import contour_residual
 from facefit.fitting.residuals.dense_landmarks import dense_landmark_residual
-from facefit.fitting.residuals.landmarks import INNER, landmark_residual
+from facefit.fitting.residuals.landmarks import INNER, LandmarkResidual, landmark_residual
 from facefit.fitting.residuals.photometric import PhotometricResidual, robust_weight
 from facefit.fitting.residuals.priors import CoefficientPrior, FocalPrior, LightPrior
 from facefit.fitting.result import FitResult, StageReport, Status
@@ -119,11 +119,17 @@ def posterior_of(result: FitResult) -> Posterior | None:
             return None
         free = freed(stage, observation)
         known = [*evidence, *priors(stage, observation)]
-        parts = [normal_equations(term.freeze(scene), scene, free) for term in known]
+        frozen = [term.freeze(scene) for term in known]
+        parts = [normal_equations(term, scene, free) for term in frozen]
     precision = sum(parts[1:], parts[0]).matrix
     if not bool(torch.isfinite(precision).all()):
         return None
-    return Posterior(precision, scene.layout(free))
+    noise = 1.0
+    for term, part in zip(frozen, parts, strict=True):
+        if isinstance(term, LandmarkResidual) and term.name == "landmarks" and term.weight is not None:
+            rows = 2 * float((term.weight**2).sum())
+            noise = misfit_noise(part.matrix, part.cost, rows, precision)
+    return Posterior(precision, scene.layout(free), noise)
 
 
 def masked(
@@ -135,7 +141,9 @@ def masked(
     return skin.believed(observation), {size: skin.on(level) for size, level in levels.items()}
 
 
-def believed_pixels(observation: Observation, skin: SkinMask | None) -> Bool[np.ndarray, "height width"] | None:
+def believed_pixels(
+    observation: Observation, skin: SkinMask | None
+) -> Bool[np.ndarray, "height width"] | None:
     """Where the photograph shows the face, at its own size; None where nobody looked or hardly any face was found."""
     if skin is None or not skin.believable:
         return None

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float
 
 from facefit.fitting.inliers import SkinMask
 from facefit.fitting.posterior import Posterior, neutral_sigma_mm
+from facefit.fitting.uncertainty import MISMATCH, in_words, part_sigma_mm
+from facefit.fitting.verdict import Verdict, verdict
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
 from facefit.observation import Observation
@@ -105,6 +107,17 @@ class FitResult:
             return None
         return neutral_sigma_mm(self.model, self.posterior, self.scene.neutral_shape(self.model).detach())
 
+    @cached_property
+    def part_sigma_mm(self) -> dict[str, float]:
+        """How far each part of the face may be off per axis, mm, model mismatch included; empty where unknown."""
+        sigma = self.vertex_sigma_mm()
+        return {} if sigma is None else part_sigma_mm(self.model, MISMATCH * sigma)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """Good, usable or poor, and why."""
+        return verdict(self)
+
     @property
     def seconds(self) -> float:
         return sum(stage.seconds for stage in self.stages)
@@ -121,4 +134,7 @@ class FitResult:
             f"{self.scene.camera.field_of_view_deg:.0f} deg ({self.scene.camera.focal_source})",
             f"model {self.model.name} ({self.model.source.licence}, {self.model.source.licence_class})",
         ]
+        if self.part_sigma_mm:
+            lines.append(in_words(self.part_sigma_mm))
+        lines.append(f"verdict: {self.verdict.sentence}")
         return "\n".join([*lines, *self.warnings])
