@@ -1,0 +1,124 @@
+"""Good, usable or poor: how far a fit can be trusted, and why, from what the fit itself knows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from facefit.fitting.result import FitResult
+
+Grade = Literal["good", "usable", "poor"]
+
+# Up to these expected errors a fit is good, and usable.
+GOOD_MM, USABLE_MM = 1.6, 2.2
+# A typical fit: landmarks this far off (share of the outer eye distance), colours this far off (sRGB, 0-1).
+TYPICAL_LANDMARKS, TYPICAL_COLOUR = 0.017, 0.030
+# How much of a misfit is the shape's fault, as exponents.
+BY_LANDMARKS, BY_COLOUR = 0.25, 0.25
+# Neither is believed beyond these factors of the typical one.
+FEWEST, MOST = 0.4, 4.0
+
+# What a person should know of, whatever the expected error.
+BAD_LANDMARKS, UNSURE_LANDMARKS = 0.05, 0.04
+FEW_PIXELS, HARDLY_ANY_PIXELS = 0.6, 0.3
+SMALL_FACE_PX = 40.0
+TURNED_DEG = 40.0
+EDGE_SIGMA = 3.0
+# The photograph has narrowed the prior's spread of shapes by less than this share.
+LITTLE_LEARNT = 0.1
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The grade, the expected error it rests on (mm, NaN where unknown), and what speaks against the fit."""
+
+    grade: Grade
+    expected_mm: float
+    reasons: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        why = "; ".join(self.reasons) or "nothing speaks against it"
+        return f"{self.grade}: {why}"
+
+
+def verdict(result: FitResult) -> Verdict:
+    """A fit's verdict. Each serious reason costs one grade."""
+    expected = expected_error_mm(result)
+    serious, slight = _reasons(result)
+    if not result.status.ok:
+        return Verdict("poor", expected, (result.status.value.rstrip("."), *serious, *slight))
+    level = 0 if not expected > GOOD_MM else 1 if expected <= USABLE_MM else 2
+    if level:
+        slight = (f"the shape may be off by {expected:.1f} mm", *slight)
+    level = min(2, level + len(serious))
+    grades: tuple[Grade, ...] = ("good", "usable", "poor")
+    return Verdict(grades[level], expected, (*serious, *slight))
+
+
+def expected_error_mm(result: FitResult) -> float:
+    """What the posterior says of the face's vertices, more where landmarks or colours fit worse than they should.
+
+    The posterior knows how turned, how small and how hidden the face is and how unsure its landmarks are; that
+    the model cannot explain this person it does not know, and a misfit tells. Each enters as a power, clipped.
+    """
+    sigma = result.vertex_sigma_mm()
+    if sigma is None:
+        return math.nan
+    face = np.asarray(result.model.topology.region("face"), dtype=np.int64)
+    expected = float(np.sqrt((sigma[face] ** 2).mean()))
+    for misfit, typical, power in (
+        (result.landmark_error, TYPICAL_LANDMARKS, BY_LANDMARKS),
+        (result.photometric_rms, TYPICAL_COLOUR, BY_COLOUR),
+    ):
+        if math.isfinite(misfit):
+            expected *= float(np.clip(misfit / typical, FEWEST, MOST)) ** power
+    return expected
+
+
+def _reasons(result: FitResult) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What speaks against a fit, in words: serious and slight."""
+    serious, slight = [], []
+    error, used, seen = result.landmark_error, result.pixels_used, result.observation
+    if error > BAD_LANDMARKS:
+        serious.append(f"the fitted points lie {100 * error:.0f} % of the eye distance from the landmarks")
+    if used < HARDLY_ANY_PIXELS:
+        serious.append(f"only {100 * used:.0f} % of the face is seen and explained")
+    elif used < FEW_PIXELS:
+        slight.append(f"{100 * (1 - used):.0f} % of the face is hidden or not explained")
+    if seen.landmarks is None:
+        serious.append("there were no landmarks")
+    else:
+        eyes = seen.interocular_px
+        if eyes < SMALL_FACE_PX:
+            slight.append(f"the face is small ({eyes:.0f} px between the eyes)")
+        if seen.landmark_covariance is not None and eyes > 0:
+            inner = np.trace(seen.landmark_covariance[17:], axis1=1, axis2=2) / 2
+            unsure = float(np.sqrt(inner).mean()) / eyes
+            if unsure > UNSURE_LANDMARKS:
+                slight.append(f"the landmarks are unsure (+-{100 * unsure:.0f} % of the eye distance)")
+    yaw = abs(result.scene.pose.yaw_pitch_roll_deg()[0])
+    if yaw > TURNED_DEG:
+        slight.append(f"the head is turned {yaw:.0f} degrees: its far side is a guess")
+    identity = result.scene.identity
+    if identity.numel() and float(identity.abs().max()) > EDGE_SIGMA:
+        serious.append("the face lies at the edge of what the model can say")
+    learnt = learnt_share(result)
+    if learnt < LITTLE_LEARNT:
+        slight.append("the photograph says little about the shape: this is nearly the model's mean face")
+    return tuple(serious), tuple(slight)
+
+
+def learnt_share(result: FitResult) -> float:
+    """How much narrower the photograph made the spread of shapes, 0 to 1; NaN where the shape was not fitted."""
+    posterior = result.posterior
+    if posterior is None or "identity" not in posterior.layout:
+        return math.nan
+    size = result.model.identity_basis.flatten(1).square().sum(1).double()
+    before = float(size.sum().sqrt())
+    after = float((size * posterior.sigma("identity") ** 2).sum().sqrt())
+    return 1 - min(1.0, after / max(before, 1e-12))
