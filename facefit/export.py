@@ -14,6 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from facefit.atomic import write_atomically
+from facefit.displacement import detail_maps, detailed_ply
 from facefit.errors import FacefitError
 from facefit.fitting.result import FitResult
 from facefit.glb import face_glb
@@ -56,6 +57,11 @@ def write_results(result: FitResult, folder: Path, texture_size: int = DEFAULT_S
         ("params.npz", "all parameters as arrays", _npz(result)),
         ("result.json", "all parameters with names and units, camera, landmarks", encode_json(described)),
     ]
+    if result.inliers is not None:
+        files.append(
+            ("mask.png", "white where the photograph shows the face or lies beside it", _mask(result.inliers))
+        )
+    files += _detail_files(result, texture)
     for name, _, content in files:
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     return [(name, phrase) for name, phrase, _ in files]
@@ -88,6 +94,27 @@ def encode_png(image: np.ndarray) -> bytes:
     stream = BytesIO()
     Image.fromarray(image).save(stream, "PNG", compress_level=2)
     return stream.getvalue()
+
+
+def _mask(inliers: np.ndarray) -> bytes:
+    return encode_png(inliers.astype(np.uint8) * 255)
+
+
+def _detail_files(result: FitResult, texture: Texture) -> list[tuple[str, str, str | bytes]]:
+    """What there is only after a fit with detail."""
+    maps = detail_maps(result, texture.uv, texture.uv_triangles, len(texture.srgb))
+    if maps is None:
+        return []
+    return [
+        (
+            "displacement.png",
+            "fine displacements over the texture's plane, 16 bits",
+            encode_png(maps.displacement),
+        ),
+        ("normal.png", "the same as a normal map", encode_png(maps.normal)),
+        ("texture_offset.png", "differences from the model's albedo", encode_png(maps.texture_offset)),
+        ("detail.ply", "dense mesh of the head with its fine detail", detailed_ply(result)),
+    ]
 
 
 def _posed_obj(result: FitResult, texture: Texture, material_file: str) -> str:

@@ -13,8 +13,10 @@ import torch
 
 import facefit
 from facefit.camera_conventions import CONVENTIONS, camera_to
+from facefit.displacement import detail_entry
 from facefit.fitting.result import FitResult
 from facefit.on_cpu import on_cpu
+from facefit.result_trust import uncertainty_arrays, uncertainty_entry, verdict_entry
 
 FORMAT = 1
 
@@ -81,6 +83,9 @@ def result_dict(result: FitResult) -> dict[str, Any]:
                 for stage in result.stages
             ],
         },
+        "detail": detail_entry(result),
+        "verdict": verdict_entry(result),
+        "uncertainty": uncertainty_entry(result),
         "timings_s": {**result.timings, "fit": result.seconds},
         "versions": _versions(),
     }
@@ -121,7 +126,7 @@ def parameter_arrays(result: FitResult) -> dict[str, np.ndarray]:
         plain["landmarks_found_px"] = result.observation.landmarks
     if result.landmarks_fitted is not None:
         plain["landmarks_fitted_px"] = result.landmarks_fitted
-    return plain
+    return {**plain, **uncertainty_arrays(result)}
 
 
 def _camera(result: FitResult) -> dict[str, Any]:
@@ -184,6 +189,7 @@ def _parameters(result: FitResult) -> dict[str, Any]:
         "offsets": {
             "unit": "mm per vertex, model frame; in params.npz",
             "used": offsets is not None,
+            "albedo_used": scene.albedo_offsets is not None,
             "rms_mm": 0.0 if offsets is None else float(offsets.norm(dim=1).square().mean().sqrt()),
         },
         "distance_from_mean_face": {

@@ -45,7 +45,7 @@ class Texture:
 
 
 @dataclass(frozen=True)
-class _Texels:
+class Texels:
     """Covered texels: flat index into the texture, and the surface point as a mixture of three vertices."""
 
     index: Int[Tensor, "texels"]
@@ -59,7 +59,7 @@ class _Texels:
         uv: Float[np.ndarray, "uvs 2"],
         uv_triangles: Int[np.ndarray, "triangles 3"],
         size: int,
-    ) -> _Texels:
+    ) -> Texels:
         """The UV plane rasterised like a picture; charts may be mirrored, so both orientations count."""
         pixels = torch.from_numpy(np.stack([uv[:, 0], 1 - uv[:, 1]], 1) * size)
         flat = torch.ones(len(uv), dtype=torch.float64)
@@ -67,10 +67,10 @@ class _Texels:
         triangle = fragments.triangle.reshape(-1)
         covered = (triangle >= 0).nonzero()[:, 0]
         barycentric = fragments.barycentric.reshape(-1, 3)[covered]
-        return _Texels(covered, model.triangles[triangle[covered]], barycentric, size)
+        return Texels(covered, model.triangles[triangle[covered]], barycentric, size)
 
-    def subset(self, chosen: Bool[Tensor, "texels"]) -> _Texels:
-        return _Texels(self.index[chosen], self.corners[chosen], self.barycentric[chosen], self.size)
+    def subset(self, chosen: Bool[Tensor, "texels"]) -> Texels:
+        return Texels(self.index[chosen], self.corners[chosen], self.barycentric[chosen], self.size)
 
     def mixed(self, attributes: Float[Tensor, "vertices channels"]) -> Float[Tensor, "texels channels"]:
         total = attributes[self.corners[:, 0]] * self.barycentric[:, :1]
@@ -91,16 +91,16 @@ def bake_texture(result: FitResult, size: int = DEFAULT_SIZE) -> Texture:
     model = result.model
     uv, uv_triangles = texture_layout(model.topology, model.mean.numpy())
     with torch.no_grad():
-        texels = _Texels.of(model, uv, uv_triangles, size)
+        texels = Texels.of(model, uv, uv_triangles, size)
         skin, lit, weight = _colors(model, texels, *SkinSurface.of(result, size))
         colors = linear_to_srgb(torch.cat([skin, lit], 1).clamp(0, 1))
         image = texels.image(torch.cat([colors, weight, torch.ones_like(weight)], 1))
-        padded = _padded(image[:6], image[7:]).permute(1, 2, 0)
-    return Texture(_bytes(padded[..., :3]), _bytes(padded[..., 3:]), _bytes(image[6]), uv, uv_triangles)
+        filled = padded(image[:6], image[7:]).permute(1, 2, 0)
+    return Texture(_bytes(filled[..., :3]), _bytes(filled[..., 3:]), _bytes(image[6]), uv, uv_triangles)
 
 
 def _colors(
-    model: LinearFaceModel, texels: _Texels, surface: SkinSurface, view: PhotoView
+    model: LinearFaceModel, texels: Texels, surface: SkinSurface, view: PhotoView
 ) -> tuple[Float[Tensor, "texels 3"], Float[Tensor, "texels 3"], Float[Tensor, "texels 1"]]:
     """Linear colour of each texel without and with the photograph's light, and the photograph's share in it."""
     channels = surface.channels
@@ -124,7 +124,7 @@ def _colors(
     return skin, lit, weight
 
 
-def _feather(texels: _Texels, weight: Float[Tensor, "texels 1"]) -> Float[Tensor, "texels 1"]:
+def _feather(texels: Texels, weight: Float[Tensor, "texels 1"]) -> Float[Tensor, "texels 1"]:
     """Shrink and soften a weight, so that it falls to zero before the surface stops being seen.
 
     By about 2 mm on a head that fills the plane: enough for an edge, and it leaves the white of the eyes.
@@ -140,7 +140,7 @@ def _feather(texels: _Texels, weight: Float[Tensor, "texels 1"]) -> Float[Tensor
     return torch.minimum(weight, (2 * blurred.reshape(-1)[texels.index, None] - 1).clamp(min=0))
 
 
-def _padded(
+def padded(
     color: Float[Tensor, "channels size size"], covered: Float[Tensor, "1 size size"]
 ) -> Float[Tensor, "channels size size"]:
     """Empty texels take the mean of the covered ones nearby, at the finest scale that has any (pull and
@@ -151,7 +151,7 @@ def _padded(
     if min(color.shape[1:]) < 2 or bool((covered > 0).all()):
         return color / covered.clamp(min=1e-6)
     total = avg_pool2d(torch.cat([color, covered])[None], 2, ceil_mode=True)[0]
-    coarser = _padded(total[:-1], total[-1:])
+    coarser = padded(total[:-1], total[-1:])
     up = interpolate(coarser[None], size=color.shape[1:], mode="bilinear", align_corners=False)[0]
     return torch.where(covered > 0, color / covered.clamp(min=1e-6), up)
 

@@ -36,8 +36,8 @@ class Stage:
 
     `core_only` reads the middle of the face only; `expose` begins with white light at the photograph's brightness,
     whatever light the scene had. `independent` is how many independent observations all photometric
-    samples are worth (see the term); `prior` scales the belief in the coefficients' N(0, 1). With `detail` the stage adds
-    displacements and texture offsets instead, whatever else it says.
+    samples are worth (see the term); `prior` scales the belief in the coefficients' N(0, 1). With `detail`
+    the stage adds displacements and texture offsets instead, whatever else it says.
     """
 
     name: str

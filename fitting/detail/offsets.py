@@ -25,9 +25,10 @@ class DisplacementPrior:
     """What is believed of displacements before a photograph is seen.
 
     `slope` is the standard deviation of their gradient over a square millimetre (0.6: 31 degrees, the walls of a
-    wrinkle), `curvature_per_mm` that of their Laplacian: without it shading leaves streaks along the light. What is longer than `wavelength_mm` is left to the model's shape: light and pigment vary over such
-    lengths too, and a slope misread over centimetres becomes millimetres of height. `symmetry` is how much of the
-    magnitude prior's strength also draws the two halves of the face together, where both are free.
+    wrinkle), `curvature_per_mm` that of their Laplacian: without it shading leaves streaks along the light. What is
+    longer than `wavelength_mm` is left to the model's shape: light and pigment vary over such lengths too, and a slope
+    misread over centimetres becomes millimetres of height. `symmetry` is how much of the magnitude prior's strength
+    also draws the two halves of the face together, where both are free.
     """
 
     slope: float = 0.6

@@ -94,3 +94,11 @@ class SurfaceOperators:
         a, b, c = self.triangles.T
         mean: Float[np.ndarray, "triangles *rest"] = (values[a] + values[b] + values[c]) / 3
         return mean
+
+    def at_vertices(
+        self, values: Float[np.ndarray, "triangles *rest"]
+    ) -> Float[np.ndarray, "vertices *rest"]:
+        """Means over the triangles around a vertex, by area; zero at a vertex of none."""
+        weighed = values.reshape(len(values), -1) * self.area[:, None]
+        mean = np.asarray(self.thirds.T @ weighed) / np.maximum(self.vertex_area, 1e-12)[:, None]
+        return mean.reshape(self.n_vertices, *values.shape[1:])

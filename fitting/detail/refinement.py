@@ -70,15 +70,15 @@ class Refinement:
     ) -> Float[np.ndarray, "fine 3"]:
         """Fine vertices on a surface that is as round as its normals say, through the coarse vertices.
 
-        The middle of an edge is moved three quarters of the way to the mean of its projections on the planes of
-        the edge's ends: Boubekeur and Alexa, "Phong Tessellation", SIGGRAPH Asia 2008.
+        The middle of an edge is moved half the way to the mean of its projections on the planes of the edge's ends,
+        which is right on a sphere: Boubekeur and Alexa, "Phong Tessellation", SIGGRAPH Asia 2008.
         """
         points, normals = points.astype(np.float64), normals.astype(np.float64)
         for middles in self.middles:
             (a, b), (m, n) = points[middles].transpose(1, 0, 2), normals[middles].transpose(1, 0, 2)
             half = 0.5 * (b - a)
             bulge = (half * n).sum(1, keepdims=True) * n - (half * m).sum(1, keepdims=True) * m
-            points = np.concatenate([points, 0.5 * (a + b) + 0.375 * bulge])
+            points = np.concatenate([points, 0.5 * (a + b) + 0.25 * bulge])
             normals = np.concatenate([normals, _unit(m + n)])
         return points
 

@@ -112,12 +112,15 @@ def shared_out(
     """
     shape = scene.shape(model)
     normals = vertex_normals(shape, model.triangles)
-    own = refinement.gather(height, operators.vertex_area)
+    # Where refined and coarse triangles meet, nothing moves: no crack, no step of colour.
+    free = np.ones(model.n_vertices)
+    free[np.unique(refinement.kept)] = 0.0
+    own = refinement.gather(height, operators.vertex_area) * free
     offsets = torch.from_numpy(own).to(shape)[:, None] * normals
     albedo = scene.surface_albedo(model)
     fine_albedo = refinement.carry(albedo.double().numpy())
     change = fine_albedo.clip(0) * np.expm1(pigment)
-    own_albedo = refinement.gather(change, operators.vertex_area)
+    own_albedo = refinement.gather(change, operators.vertex_area) * free[:, None]
     detail = Detail(
         refinement,
         (height - refinement.carry(own)).astype(np.float32),
