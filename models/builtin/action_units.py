@@ -44,6 +44,14 @@ JAW_SHARE: dict[str, float] = {
     "under_chin": 0.80, "under_jaw": 0.56, "throat": 0.40, "throat_side": 0.28,
 }  # fmt: skip
 
+# The same with the lips kept closed over an open jaw (jawOpen and mouthClose together), where it differs.
+CLOSED_SHARE: dict[str, float] = {
+    "upper_lip_mid": 0.28, "upper_lip_quarter": 0.28, "upper_lip_near_corner": 0.29, "mouth_corner": 0.31,
+    "lower_lip_mid": 0.32, "lower_lip_quarter": 0.32, "lower_lip_near_corner": 0.32,
+    "philtrum": 0.12, "upper_lip_side": 0.13, "nasolabial": 0.10,
+    "below_lip_mid": 0.60, "below_lip_side": 0.60, "below_corner": 0.52, "cheek_low": 0.52,
+}  # fmt: skip
+
 ACTIONS: dict[str, tuple[dict[str, Move], bool]] = {
     "browDown": ({
         "brow_inner": (-2.5, -6.0, 1.2), "brow_mid": (-1.2, -5.0, 0.5), "brow_outer": (-0.5, -2.5, 0),
@@ -74,13 +82,13 @@ ACTIONS: dict[str, tuple[dict[str, Move], bool]] = {
         "upper_lip_quarter": (0, 0, 1.5), "lower_lip_quarter": (0, 0, 1.2), "philtrum": (0, 0, 1.0),
     }, False),
     "cheekSquint": ({
-        "cheek_high": (0.3, 4.0, 1.2), "cheek_apple": (0.3, 4.2, 2.2), "under_eye": (0, 3.0, 1.2),
-        "under_eye_outer": (0, 2.6, 0.8),
+        "cheek_high": (0.3, 4.0, 1.2), "cheek_apple": (0.3, 4.2, 2.2), "under_eye": (0, 2.4, 1.0),
+        "under_eye_outer": (0, 2.0, 0.7),
         "nasolabial": (0.5, 2.5, 0.8), "crow": (0, 1.2, 0.4), "nose_cheek": (0, 1.5, 0.3),
         "cheek_mid": (0.5, 1.5, 0.8),
     }, True),
     "eyeSquint": ({
-        "under_eye": (0, 2.0, 0.8), "under_eye_outer": (-0.3, 1.6, 0.5), "lid_fold": (0, -1.0, 0.2),
+        "under_eye": (0, 1.4, 0.6), "under_eye_outer": (-0.3, 1.1, 0.4), "lid_fold": (0, -1.0, 0.2),
         "cheek_high": (0, 1.2, 0.4),
         "cheek_apple": (0, 1.0, 0.5), "crow": (-0.8, 0, 0.2),
     }, True),
@@ -136,14 +144,14 @@ ACTIONS: dict[str, tuple[dict[str, Move], bool]] = {
         "cheek_low": (-3.4, 0, 0.2), "chin": (0, 0.6, 0.6),
     }, False),
     "mouthRollLower": ({
-        "lower_lip_mid": (0, 3.4, -4.6), "lower_lip_quarter": (0, 3.2, -4.2),
-        "lower_lip_near_corner": (0, 1.6, -2.2),
+        "lower_lip_mid": (0, 3.2, -3.4), "lower_lip_quarter": (0, 3.0, -3.1),
+        "lower_lip_near_corner": (0, 1.5, -1.6),
         "below_lip_mid": (0, 2.0, 0.5), "below_lip_side": (0, 1.8, 0.4), "chin": (0, 1.0, 0.6),
         "chin_side": (0, 0.8, 0.4),
     }, False),
     "mouthRollUpper": ({
-        "upper_lip_mid": (0, -3.0, -4.4), "upper_lip_quarter": (0, -3.0, -4.2),
-        "upper_lip_near_corner": (0, -1.4, -2.0),
+        "upper_lip_mid": (0, -2.8, -3.2), "upper_lip_quarter": (0, -2.8, -3.1),
+        "upper_lip_near_corner": (0, -1.3, -1.5),
         "philtrum": (0, -1.2, -0.6), "upper_lip_side": (0, -1.2, -0.6),
     }, False),
     "mouthShrugLower": ({
@@ -190,6 +198,11 @@ ACTIONS: dict[str, tuple[dict[str, Move], bool]] = {
         "mouth_corner": (0.3, 1.4, -0.2), "philtrum": (0, 1.2, 0.3),
         "nose_cheek": (0.3, 1.8, 0.6), "columella": (0, 0.3, 0),
     }, True),
+    "tongueOut": ({
+        "upper_lip_mid": (0, 1.6, 0.8), "upper_lip_quarter": (0, 1.4, 0.6), "philtrum": (0, 0.5, 0.3),
+        "lower_lip_mid": (0, -3.0, 0.6), "lower_lip_quarter": (0, -2.6, 0.5), "lower_lip_near_corner": (0, -1.0, 0),
+        "below_lip_mid": (0, -1.0, 0.3), "below_lip_side": (0, -0.8, 0.2),
+    }, False),
     "noseSneer": ({
         "ala": (1.4, 4.2, -0.6), "nose_side": (0.2, 2.8, 0.4), "nose_cheek": (0.2, 4.2, 1.0),
         "nasolabial": (0.6, 4.0, 1.0), "upper_lip_side": (0.4, 3.0, 0.4),

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sparse
 from scipy.sparse.linalg import splu
 
-from facefit.models.builtin.action_units import ACTIONS, HANDLES, JAW_SHARE, MOUTH_TO_LEFT, Move
+from facefit.models.builtin.action_units import ACTIONS, CLOSED_SHARE, HANDLES, JAW_SHARE, MOUTH_TO_LEFT, Move
 from facefit.models.builtin.halfmesh import Ints, WholeMesh
 from facefit.models.builtin.layout import EYE_SPOKES
 from facefit.models.builtin.parts import EYE_CENTRE, EYE_RADIUS
@@ -22,14 +22,25 @@ from facefit.models.builtin.plane import Array
 # height).
 CONDYLE = np.array([0.0, -20.0, 8.0])
 JAW_OPEN_DEGREES = 22.0
-LIPS_TOUCH_MM = 0.08
-GAZE_DEGREES = {"Up": 25.0, "Down": 28.0, "In": 30.0, "Out": 30.0}
+TONGUE_JAW_DEGREES, TONGUE_LIFT_MM = 5.0, 6.0
+# Lips that a shape would part by less than the first stay closed; by more than both, they part freely. What
+# share of the lips' common motion their rows take: from the contact outwards, and inwards along the lining.
+LIPS_TOUCH_MM, LIPS_PART_MM = 0.3, 1.5
+LIPS_TOGETHER, LINING_TOGETHER = (1.0, 0.9, 0.7, 0.45, 0.2), (1.0, 1.0, 0.9, 0.5)
+GAZE_DEGREES = {"Up": 25.0, "Down": 25.0, "In": 30.0, "Out": 30.0}
 # How much of the lips' motion each ring of the mouth's lining makes, and the jaw's share in it on the floor
 # of the mouth.
 LINING_FOLLOW = (1.0, 0.98, 0.85, 0.5, 0.2, 0.05)
-LINING_FLOOR_SHARE = (1.0, 1.0, 1.0, 0.95, 0.85, 0.55)
+LINING_FLOOR_SHARE = (1.0, 1.0, 1.0, 1.0, 0.97, 0.85)
 # How much of the lid's travel each loop around the opening makes, from the margin outwards.
 LID_FOLLOW = np.array([1.0, 0.96, 0.86, 0.68, 0.42, 0.14])
+LID_LINING_FOLLOW = np.array([1.0, 0.68, 0.36])
+# Around the lid opening: inner corner 0, upper lid, outer corner, lower lid; pairs lie opposite each other.
+UPPER_SPOKES = np.arange(1, EYE_SPOKES // 2)
+LOWER_SPOKES = EYE_SPOKES - UPPER_SPOKES
+# A blink: how far the upper margin travels towards the lower (1: onto it), how far above the lower margin
+# the inside of the upper lid then lies, and how flat the lower lid's first loops lie under it.
+BLINK, COVER_MM, LID_MM, TUCKED_MM = 1.02, 1.05, 0.9, (0.0, 0.05, 0.15, 0.4)
 
 
 class Rig:
@@ -137,24 +148,24 @@ def expression_shapes(mesh: WholeMesh, eye_loops: list[Ints], mouth_loops: list[
             shapes[name] = rig.moved(moves, "both")
     jaw = rig.jaw_weight()
     shapes["jawOpen"] = _turned(mesh.points, jaw, JAW_OPEN_DEGREES) + np.array([0.0, 0.0, 2.0]) * jaw[:, None]
-    shapes["jawForward"] = jaw[:, None] * np.array([0.0, -0.5, 6.0])
+    shapes["jawForward"] = jaw[:, None] * np.array([0.0, 0.0, 6.0])
     shapes["jawLeft"] = jaw[:, None] * np.array([7.0, 0.0, 0.0])
-    shapes["tongueOut"] = tongue_out(mesh)
+    # The tongue needs an opening: a little of the jaw's, and lips that let it pass.
+    shapes["tongueOut"] += _turned(mesh.points, jaw, TONGUE_JAW_DEGREES) + tongue_out(mesh)
+    # After the lips of jawOpen itself have been seen to, so that the sum is what is closed here.
+    shapes["jawOpen"] = with_lips_together(mesh, shapes["jawOpen"], mouth_loops)
     closed = shapes["jawOpen"] + _mouth_close(rig, shapes["jawOpen"])
-    shapes["mouthClose"] = with_lips_apart(mesh, closed, mouth_loops) - shapes["jawOpen"]
+    shapes["mouthClose"] = with_lips_together(mesh, closed, mouth_loops, parting=False) - shapes["jawOpen"]
     shapes["mouthLeft"] = rig.mouth_to_left()
-    for name, upper, lower in (
-        ("eyeBlinkLeft", 0.93, 0.065),
-        ("eyeSquintLeft", 0.10, 0.26),
-        ("eyeWideLeft", -0.24, -0.06),
-    ):
-        shapes[name] = shapes.get(name, 0.0) + lid_motion(mesh, eye_loops, upper, lower)
+    shapes["eyeBlinkLeft"] = blink(mesh, eye_loops)
+    for name, upper, lower in (("eyeSquintLeft", 0.04, 0.16), ("eyeWideLeft", -0.24, -0.06)):
+        shapes[name] += lid_motion(mesh, eye_loops, upper, lower)
     for way, degrees in GAZE_DEGREES.items():
-        lids = {"Up": (-0.20, -0.05), "Down": (0.42, -0.10), "In": (0.0, 0.0), "Out": (0.0, 0.0)}[way]
+        lids = {"Up": (-0.20, -0.05), "Down": (0.33, -0.20), "In": (0.0, 0.0), "Out": (0.0, 0.0)}[way]
         shapes[f"eyeLook{way}Left"] = gaze(mesh, way, degrees) + lid_motion(mesh, eye_loops, *lids)
     for name, shape in shapes.items():
-        if name != "mouthClose":
-            shapes[name] = with_lips_apart(mesh, shape, mouth_loops)
+        if name not in ("jawOpen", "mouthClose"):
+            shapes[name] = with_lips_together(mesh, shape, mouth_loops)
     for name in [n for n in shapes if n.endswith("Left")]:
         mirrored = name.removesuffix("Left") + "Right"
         shapes[mirrored] = shapes[name][mesh.mirror] * np.array([-1.0, 1.0, 1.0])
@@ -171,82 +182,53 @@ def _turned(points: Array, weight: Array, degrees: float) -> Array:
     return np.stack([np.zeros_like(y), cos * y - sin * z - y, sin * y + cos * z - z], axis=1)
 
 
-def with_lips_apart(mesh: WholeMesh, shape: Array, loops: list[Ints]) -> Array:
-    """The shape with lips that would cross moved apart until they just touch, each by half; rows further out
-    by less.
+def with_lips_together(mesh: WholeMesh, shape: Array, loops: list[Ints], parting: bool = True) -> Array:
+    """The shape with lips that stay closed, or would cross, moved as one: each takes the mean of both motions.
+
+    Opposite vertices of lips that touch then move equally in every shape, so any sum of shapes keeps them
+    as far apart as they are; rows further out follow by less. Without `parting` all of the lips is closed.
     """
     half = len(loops[0]) // 2
     lining = np.flatnonzero((mesh.parts == "mouth") & (np.arange(len(mesh.points)) < mesh.half_count))
-    inner = list(lining[: 2 * len(loops[0])].reshape(2, -1))
-    shape = shape.copy()
+    rings = lining[: len(LINING_TOGETHER) * len(loops[0])].reshape(len(LINING_TOGETHER), -1)
+    shape, given = shape.copy(), shape
     for side in (np.arange(len(mesh.points)), mesh.mirror):
-        moved = mesh.points + shape
-        upper, lower = side[loops[0][:half]], side[loops[0][:half:-1]]
-        deficit = np.maximum(LIPS_TOUCH_MM - (moved[upper, 1] - moved[lower, 1]), 0.0)
-        for loop, share in [
-            *zip(loops, (1.0, 0.9, 0.7, 0.45, 0.2), strict=False),
-            (inner[0], 1.0),
-            (inner[1], 1.0),
-        ]:
-            # On the midline both passes meet the same vertices; after the first nothing is left to do there.
-            shape[side[loop[:half]], 1] += 0.5 * share * deficit
-            shape[side[loop[:half:-1]], 1] -= 0.5 * share * deficit
+
+        def apart(loop: Ints, side: Ints = side) -> Array:
+            return np.asarray(given[side[loop[:half]]] - given[side[loop[:half:-1]]])
+
+        opening = np.clip((apart(loops[0])[:, 1] - LIPS_TOUCH_MM) / LIPS_PART_MM, 0.0, 1.0)
+        closed = (1.0 - parting * opening * opening * (3.0 - 2.0 * opening))[:, None]
+        moves = [(loop, share, apart(loops[0])) for loop, share in zip(loops, LIPS_TOGETHER, strict=False)]
+        moves += [(ring, share, apart(ring)) for ring, share in zip(rings, LINING_TOGETHER, strict=True)]
+        for loop, share, way in moves:
+            # The midline is met on both sides: set, not added, it comes out the same.
+            shape[side[loop[:half]]] = given[side[loop[:half]]] - 0.5 * share * closed * way
+            shape[side[loop[:half:-1]]] = given[side[loop[:half:-1]]] + 0.5 * share * closed * way
     return shape
 
 
 def tongue_out(mesh: WholeMesh) -> Array:
-    """The tongue slides forwards over the lower teeth and sinks at the tip; meant to be used with jawOpen."""
-    share = np.where(mesh.parts == "tongue", np.clip((mesh.points[:, 2] - 52.0) / 40.0, 0.0, 1.0), 0.0)
-    return np.stack([-0.12 * share * mesh.points[:, 0], 5.0 * share - 11.0 * share**4, 34.0 * share], axis=1)
+    """The tongue, flattened, slides over the lower teeth and lip and sinks at the tip; the jaw's part is
+    added to it.
+    """
+    on = mesh.parts == "tongue"
+    share = np.where(on, np.clip((mesh.points[:, 2] - 66.0) / 20.0, 0.0, 1.0), 0.0)
+    lift = TONGUE_LIFT_MM * np.clip(share / 0.45, 0.0, 1.0) - 2.5 * share**8
+    height = mesh.points[:, 1] + 74.0
+    return np.stack([-0.1 * share * mesh.points[:, 0], lift - 0.5 * share * height, 30.0 * share], axis=1)
 
 
 def _mouth_close(rig: Rig, jaw_open: Array) -> Array:
-    """Brings the lips together when added to jawOpen: the lower lip up by most of the way, the upper lip
-    down by the rest.
+    """Brings the lips nearly together when added to jawOpen: they meet where the upper lip, drawn down, and
+    the lower one, drawn up, share the way about 3 to 7.
     """
-    contact = rig.contact
-    half = len(contact) // 2
-    drop = jaw_open[contact[-1]] - jaw_open[contact[0]]
-    lower = {
-        "lower_lip_mid": 0.72,
-        "lower_lip_quarter": 0.70,
-        "lower_lip_near_corner": 0.42,
-        "below_lip_mid": 0.38,
-        "below_lip_side": 0.36,
-    }
-    upper = {
-        "upper_lip_mid": 0.28,
-        "upper_lip_quarter": 0.26,
-        "upper_lip_near_corner": 0.14,
-        "philtrum": 0.10,
-        "upper_lip_side": 0.08,
-    }
-    moves: dict[str, Move] = {n: (0.0, float(-drop[1] * s), float(-drop[2] * s)) for n, s in lower.items()}
-    moves |= {n: (0.0, float(drop[1] * s), float(drop[2] * s)) for n, s in upper.items()}
-    closed = rig.moved(moves, "both")
-    # Then exactly: what gap remains at each pair of contact vertices is shared by the two lips' rows around
-    # it.
-    total = jaw_open + closed
-    remaining = np.zeros_like(closed)
-    for i in range(half):
-        top, bottom = contact[i], contact[len(contact) - 1 - i]
-        gap = (rig.mesh.points[top] + total[top]) - (rig.mesh.points[bottom] + total[bottom])
-        for v, sign in ((top, -0.3), (bottom, 0.7)):
-            remaining[v] = sign * gap
-    lips = np.concatenate([contact, rig.mesh.mirror[contact]])
-    remaining[rig.mesh.mirror[contact]] = remaining[contact] * np.array([-1.0, 1.0, 1.0])
-    distance = np.linalg.norm(rig.mesh.points[:, None] - rig.mesh.points[lips], axis=2)
-    upper_side = np.concatenate([np.arange(len(contact)) < half] * 2)
-    across, line = np.abs(rig.mesh.points[contact[:half], 0]), rig.mesh.points[contact[:half], 1]
-    skin_upper = rig.mesh.points[:, 1] > np.interp(np.abs(rig.mesh.points[:, 0]), across, line)
-    for is_upper in (True, False):
-        chosen = skin_upper == is_upper
-        soft = np.exp(-((distance[chosen][:, upper_side == is_upper] / 3.0) ** 2)) + 1e-12
-        near = np.exp(-((distance[chosen][:, upper_side == is_upper].min(axis=1) / 8.0) ** 2))
-        spread = soft / soft.sum(axis=1, keepdims=True) @ remaining[lips[upper_side == is_upper]]
-        movable = np.isin(rig.mesh.parts[chosen], ["skin", "mouth"])
-        closed[chosen] += spread * (near * movable)[:, None]
-    return closed
+    drop = jaw_open[rig.contact[-1]]
+    moves: dict[str, Move] = {}
+    for name, wanted in CLOSED_SHARE.items():
+        share = wanted - JAW_SHARE.get(name, 0.0)
+        moves[name] = (0.0, float(drop[1] * share), float(drop[2] * share))
+    return rig.moved(moves, "both")
 
 
 def lid_motion(mesh: WholeMesh, loops: list[Ints], upper: float, lower: float) -> Array:
@@ -254,17 +236,58 @@ def lid_motion(mesh: WholeMesh, loops: list[Ints], upper: float, lower: float) -
     margin likewise.
     """
     moved = np.zeros_like(mesh.points)
-    half = EYE_SPOKES // 2
-    top = np.arange(1, half)
-    bottom = (EYE_SPOKES - top) % EYE_SPOKES
     aim = _aim(mesh.points[loops[0]])
-    for spokes, across, amount in ((top, bottom, upper), (bottom, top, lower)):
-        travel = np.zeros((EYE_SPOKES, 3))
-        travel[spokes] = (aim[across] - aim[spokes]) * amount
-        for loop, follow in zip(loops, LID_FOLLOW, strict=True):
-            _slide(mesh.points, moved, loop[spokes], travel[spokes] * follow)
-        for ring, follow in zip(_lining(mesh), (1.0, 1.0, 1.0), strict=True):
-            _slide(mesh.points, moved, ring[spokes], travel[spokes] * follow)
+    for spokes, across, amount in ((UPPER_SPOKES, LOWER_SPOKES, upper), (LOWER_SPOKES, UPPER_SPOKES, lower)):
+        gap = aim[across] - aim[spokes]
+        travel = gap * amount * _openness(gap)[:, None] ** 4
+        share = np.clip(np.linalg.norm(travel, axis=1) / 0.5, 0.0, 1.0)
+        for loop, follow in zip([*loops, *_lining(mesh)], (*LID_FOLLOW, *LID_LINING_FOLLOW), strict=True):
+            radius = _radius(mesh.points[loop[spokes]])
+            settled = np.minimum(radius, EYE_RADIUS + 1.9)
+            _slide(
+                mesh.points,
+                moved,
+                loop[spokes],
+                travel * follow,
+                radius + follow * share * (settled - radius),
+            )
+    return moved
+
+
+def blink(mesh: WholeMesh, loops: list[Ints]) -> Array:
+    """The left eye closed: the upper lid comes down over the lower one's edge and lies in front of it.
+
+    So a lower lid that squint raises further, or an upper one that a downward gaze lowers further, slides
+    along the other lid instead of cutting it: the shapes are added, and an eye that just closes at each could
+    not stay whole at their sum.
+    """
+    moved = np.zeros_like(mesh.points)
+    points, lining = mesh.points, _lining(mesh)
+    aim, radius = _aim(points[loops[0]]), _radius(points[loops[0]])
+    gap = aim[LOWER_SPOKES] - aim[UPPER_SPOKES]
+    open_there = _openness(gap)
+    low = radius[LOWER_SPOKES]
+    for k, loop in enumerate(loops[: len(TUCKED_MM)]):
+        here = _radius(points[loop[LOWER_SPOKES]])
+        tucked = np.minimum(here, low + TUCKED_MM[k])
+        _slide(points, moved, loop[LOWER_SPOKES], -0.0 * gap, here + open_there * (tucked - here))
+    # In the corners the lids' radii differ too much for a sphere: there the upper lid moves straight down, and
+    # not quite to the lower one.
+    closed = (BLINK - 0.55 * (1.0 - open_there))[:, None]
+    travel = closed * gap
+    straight = closed * (points[loops[0][LOWER_SPOKES]] - points[loops[0][UPPER_SPOKES]])
+    for k, (loop, follow) in enumerate(
+        zip([*loops, *lining], (*LID_FOLLOW, *LID_LINING_FOLLOW), strict=True)
+    ):
+        vertices = loop[UPPER_SPOKES]
+        here = _radius(points[vertices])
+        weight = open_there[:, None]
+        # Outer loops hardly move beside a corner, which stays.
+        share = follow * weight ** (0.5 * (k if k < len(loops) else 2 * (k - len(loops))))
+        over = low + np.sqrt(open_there) * (COVER_MM + (LID_MM if k < 4 else 0.0))
+        settled = np.maximum(np.minimum(here, EYE_RADIUS + 1.9) if k < len(loops) else here, over)
+        _slide(points, moved, vertices, share * travel, here + share[:, 0] * (settled - here))
+        moved[vertices] = weight * moved[vertices] + (1.0 - weight) * share * straight
     return moved
 
 
@@ -273,23 +296,24 @@ def _lining(mesh: WholeMesh) -> list[Ints]:
     return list(lining.reshape(3, EYE_SPOKES))
 
 
+def _openness(gap: Array) -> Array:
+    """0 in the corners of the eye, where both lids are one, and 1 where it is open by 7 mm or more."""
+    return np.clip(np.linalg.norm(gap, axis=1) / 0.55, 0.0, 1.0)
+
+
+def _radius(points: Array) -> Array:
+    return np.asarray(np.linalg.norm(points - EYE_CENTRE, axis=1))
+
+
 def _aim(points: Array) -> Array:
-    ray = points - EYE_CENTRE
-    return np.asarray(ray / np.linalg.norm(ray, axis=1, keepdims=True))
+    return np.asarray((points - EYE_CENTRE) / _radius(points)[:, None])
 
 
-def _slide(points: Array, moved: Array, vertices: Ints, travel: Array) -> None:
-    """Turn points about the eyeball's centre by a change of direction, never nearer to it than before or
-    than a lid's thickness.
-    """
-    ray = points[vertices] - EYE_CENTRE
-    radius = np.linalg.norm(ray, axis=1, keepdims=True)
-    aim = ray / radius + travel
+def _slide(points: Array, moved: Array, vertices: Ints, travel: Array, radius: Array) -> None:
+    """Turn points about the eyeball's centre by a change of direction, to a distance from it."""
+    aim = _aim(points[vertices]) + travel
     aim /= np.linalg.norm(aim, axis=1, keepdims=True)
-    share = np.clip(np.linalg.norm(travel, axis=1, keepdims=True) / 0.5, 0.0, 1.0)
-    settled = np.minimum(radius, EYE_RADIUS + 1.9)
-    radius = radius + share * (settled - radius)
-    moved[vertices] += EYE_CENTRE + radius * aim - points[vertices]
+    moved[vertices] += EYE_CENTRE + radius[:, None] * aim - points[vertices]
 
 
 def gaze(mesh: WholeMesh, way: str, degrees: float) -> Array:

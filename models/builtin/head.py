@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sparse
 
 from facefit.models.builtin import parts
+from facefit.models.builtin.clearance import clear
 from facefit.models.builtin.halfmesh import HalfMesh, Ints, WholeMesh, mirrored
 from facefit.models.builtin.layout import NECK_HEIGHT, HalfLayout, build_half
 from facefit.models.builtin.plane import UNITS_PER_RADIAN, Array, direction_of_plane, plane_of_direction
@@ -48,6 +49,7 @@ def build_head() -> Head:
     parts.add_tongue(mesh, np.array([0.76, 0.05, 0.05]))
     parts.add_eyeball(mesh, np.array([0.90, 0.92, 0.07]))
     parts.add_ear(mesh, loops["ear"][0], np.array([0.91, 0.09, 0.08]))
+    clear(mesh, eye)
     return Head(mirrored(mesh, mesh.uv * np.array([-1.0, 1.0]) + np.array([1.0, 0.0])), layout, plane)
 
 

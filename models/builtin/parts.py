@@ -126,7 +126,8 @@ def add_teeth(mesh: HalfMesh, island: Array, upper: bool) -> None:
     AJO-DO 104, 1993).
     """
     turn = np.linspace(0.0, np.radians(74.0), TEETH_COLUMNS)
-    edge, sign, inset = (-71.0, 1.0, 0.0) if upper else (-70.6, -1.0, 2.6)
+    # Slightly parted, as jaws at rest are.
+    edge, sign, inset = (-71.0, 1.0, 0.0) if upper else (-72.6, -1.0, 2.6)
     between = (np.arange(TEETH_COLUMNS) % 3 == 0).astype(float)
     rows = [(10.5, -3.0), (8.6, -0.5), (4.5, 0.5), (0.6, 0.2), (0.0, -0.6), (0.3, -2.6), (8.0, -5.5)]
     loops, charts = [], []
@@ -134,7 +135,8 @@ def add_teeth(mesh: HalfMesh, island: Array, upper: bool) -> None:
         width, depth = 27.0 - inset + out, 35.0 - inset + out
         # Gum between the teeth reaches lower; crowns are set back and shorter where they meet.
         reach = -1.2 if k == 1 else 0.5 if k in (3, 4) else 0.0
-        height = edge + sign * (rise + reach * between)
+        # Lower crowns are the shorter ones.
+        height = edge + sign * ((1.0 if upper else 0.81) * rise + reach * between)
         depth = depth - (0.5 * between if k in (2, 3) else 0.0)
         arch = np.stack(
             [width * np.sin(turn), np.broadcast_to(height, turn.shape), 62.0 + depth * np.cos(turn)], axis=1
