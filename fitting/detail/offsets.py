@@ -33,7 +33,7 @@ class DisplacementPrior:
 
     slope: float = 0.6
     curvature_per_mm: float = 0.4
-    wavelength_mm: float = 20.0
+    wavelength_mm: float = 40.0
     symmetry: float = 0.25
 
     def precision(
