@@ -13,9 +13,33 @@ from facefit.models.scene import Scene
 
 
 def on_cpu(result: FitResult) -> FitResult:
-    """The same fit, ready to be turned into arrays; cheap when it lies there already."""
+    """The same fit, ready to be turned into arrays; itself when it is, with what it has worked out already."""
+    if all(_ready(tensor) for tensor in _tensors(result)):
+        return result
     model = result.model if result.model.mean.device.type == "cpu" else result.model.to("cpu")
     return replace(result, scene=_detached(result.scene.to("cpu")), model=model)
+
+
+def _tensors(result: FitResult) -> list[torch.Tensor]:
+    scene = result.scene
+    optional = [tensor for tensor in (scene.offsets, scene.albedo_offsets) if tensor is not None]
+    pose, camera = scene.pose, scene.camera
+    return [
+        result.model.mean,
+        scene.identity,
+        scene.expression,
+        scene.albedo,
+        pose.rotation,
+        pose.translation_mm,
+        camera.focal_px,
+        camera.principal_point,
+        scene.lighting.coefficients,
+        *optional,
+    ]
+
+
+def _ready(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu" and not tensor.requires_grad and tensor.dtype == torch.float32
 
 
 def _detached(scene: Scene) -> Scene:

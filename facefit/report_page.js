@@ -96,8 +96,17 @@
     });
 
     // ---- look and light
-    const looks = ["skin", "albedo", "clay"];
-    const setLook = (name) => { head.look = looks.indexOf(name); if (name === "clay") setLamp("lamp"); head.draw(); };
+    const looks = ["skin", "albedo", "clay", "doubt"];
+    const setLook = (name) => {
+      head.surface(looks.indexOf(name));
+      if (name === "clay" || name === "doubt") setLamp("lamp");
+      byId("doubt-scale").hidden = name !== "doubt";
+      head.draw();
+    };
+    if (data.scene.doubt) {
+      byId("doubt").hidden = false;
+      byId("doubt-top").textContent = data.scene.doubt.top_mm.toFixed(1);
+    }
     const setLamp = (name) => { radio("lamp", name).checked = true; head.lit = name === "lamp" ? 1 : 0; head.draw(); };
     onRadio("look", setLook);
     onRadio("lamp", setLamp);

@@ -16,6 +16,7 @@ from facefit.glb import CORRECTION, expression_targets
 from facefit.mesh import split_seams, vertex_normals
 from facefit.overlay import face_vertices
 from facefit.rendering.shade import linear_to_srgb
+from facefit.result_trust import vertex_doubt_mm
 from facefit.texture import Texture
 
 # As glb.TARGET_BYTES, counted in its 12 bytes a vertex; 8 are used here, and a third more in base64.
@@ -81,6 +82,7 @@ def viewer_scene(result: FitResult, texture: Texture) -> tuple[dict[str, Any], b
         "uv": block.add(np.rint(texture.uv[split.uv].clip(0, 1) * 65535).astype(np.uint16).ravel()),
         "triangles": block.add(split.triangles.astype(index).ravel()),
         "color": block.add((srgb.clip(0, 1) * 255 + 0.5).astype(np.uint8).ravel()),
+        "doubt": _doubt(result, block),
         "targets": targets,
         "rotation": rotation.round(6).tolist(),
         "light": light.round(6).tolist(),
@@ -90,6 +92,15 @@ def viewer_scene(result: FitResult, texture: Texture) -> tuple[dict[str, Any], b
         "focus": _focus(neutral[face]),
     }
     return directory, bytes(block.data)
+
+
+def _doubt(result: FitResult, block: _Block) -> dict[str, Any] | None:
+    """How far each vertex may be off along its normal, in 255ths of the face's largest; None where it is unknown."""
+    doubt = vertex_doubt_mm(result)
+    if doubt is None:
+        return None
+    top = max(0.5, float(np.quantile(doubt[face_vertices(result.model).numpy()], 0.98)))
+    return {"top_mm": round(top, 1), "data": block.add((doubt / top * 255).clip(0, 255).astype(np.uint8))}
 
 
 def _focus(face: Float[np.ndarray, "points 3"]) -> dict[str, Any]:

@@ -45,6 +45,18 @@ void main() {
   gl_FragColor = vec4(srgb(albedo * light + extra), 1.0);
 }`;
 
+// Blue (sure) through grey to red, as the scale in report_page.css.
+const SPECTRUM = [[59, 76, 192], [141, 176, 254], [221, 221, 221], [244, 154, 123], [180, 4, 38]];
+
+function spectrum(bytes) {
+  const out = new Float32Array(bytes.length * 3);
+  bytes.forEach((q, i) => {
+    const at = q / 255 * (SPECTRUM.length - 1), low = Math.min(Math.floor(at), SPECTRUM.length - 2);
+    for (let k = 0; k < 3; k++) out[i * 3 + k] = (SPECTRUM[low][k] + (at - low) * (SPECTRUM[low + 1][k] - SPECTRUM[low][k])) / 255;
+  });
+  return out;
+}
+
 class Head {
   constructor(canvas, scene, bytes, pictures) {
     this.canvas = canvas;
@@ -72,6 +84,7 @@ class Head {
     this.triangles = array(scene.triangles);
     this.uv = Float32Array.from(array(scene.uv), (q, i) => (i % 2 ? 1 - q / 65535 : q / 65535));
     this.color = Float32Array.from(array(scene.color), (q) => q / 255);
+    this.doubt = scene.doubt && spectrum(array(scene.doubt.data));
     this.targets = scene.targets.map((t) => ({ ...t, rows: array(t.rows), values: array(t.values), weight: t.fitted }));
     [this.middle, this.radius] = [scene.focus.middle, scene.focus.radius];
     this.reach = 0;
@@ -101,7 +114,7 @@ class Head {
     this.positionBuffer = buffer("position", 3);
     this.normalBuffer = buffer("normal", 3);
     buffer("uv", 2, this.uv);
-    buffer("color", 3, this.spread(this.color));
+    this.colorBuffer = buffer("color", 3, this.spread(this.color));
     this.triangleBuffer = gl.createBuffer();
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, this.triangleBuffer);
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, this.triangles, gl.STATIC_DRAW);
@@ -134,6 +147,14 @@ class Head {
     const out = new Float32Array(this.vertex.length * 3);
     for (let i = 0; i < this.vertex.length; i++) out.set(values.subarray(this.vertex[i] * 3, this.vertex[i] * 3 + 3), i * 3);
     return out;
+  }
+
+  // Skin, albedo, clay, or doubt, which is a colour per vertex as albedo is.
+  surface(look) {
+    const gl = this.gl;
+    this.look = look > 2 ? 1 : look;
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.colorBuffer);
+    gl.bufferData(gl.ARRAY_BUFFER, this.spread(look > 2 && this.doubt ? this.doubt : this.color), gl.STATIC_DRAW);
   }
 
   morph() {

@@ -40,6 +40,14 @@ class Posterior:
             )
         return self.noise**2 * torch.cholesky_solve(unit, factor)[where]
 
+    def every_sigma(self) -> dict[str, Float[Tensor, "n"]]:
+        """`sigma` of every block, from one inverse."""
+        factor, failed = torch.linalg.cholesky_ex(self.precision)
+        if int(failed):
+            return {}
+        every = self.noise * torch.cholesky_inverse(factor).diagonal().clamp(min=0).sqrt()
+        return {block: every[where] for block, where in self.layout.items()}
+
     def sigma(self, block: str) -> Float[Tensor, "n"]:
         """Marginal standard deviation of each number of a block, in its own unit (log for the focal length)."""
         return self.covariance(block).diagonal().sqrt()
