@@ -7,6 +7,32 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 
+@numba.njit(cache=True, nogil=True, inline="always")
+def _blend(
+    ids: np.ndarray,
+    barycentric: np.ndarray,
+    attributes: np.ndarray,
+    triangles: np.ndarray,
+    out: np.ndarray,
+    channels: int,
+) -> None:
+    for row in range(ids.shape[0]):
+        seen, weights, blended = ids[row], barycentric[row], out[row]
+        for column in range(ids.shape[1]):
+            t = seen[column]
+            if t < 0:
+                for c in range(channels):
+                    blended[column, c] = 0.0
+                continue
+            s = np.uintp(t)
+            p = attributes[np.uintp(triangles[s, 0])]
+            q = attributes[np.uintp(triangles[s, 1])]
+            r = attributes[np.uintp(triangles[s, 2])]
+            b0, b1, b2 = weights[column, 0], weights[column, 1], weights[column, 2]
+            for c in range(channels):
+                blended[column, c] = b0 * p[c] + b1 * q[c] + b2 * r[c]
+
+
 @numba.njit(cache=True, nogil=True)
 def interpolate_kernel(
     ids: Int32[np.ndarray, "height width"],
@@ -16,18 +42,14 @@ def interpolate_kernel(
     out: Float32[np.ndarray, "height width channels"],
 ) -> None:
     """Blend the three corners' attributes at each covered pixel; zero elsewhere."""
-    height, width = ids.shape
     channels = attributes.shape[1]
-    for row in range(height):
-        for column in range(width):
-            t = ids[row, column]
-            if t < 0:
-                out[row, column, :] = 0.0
-                continue
-            i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            b0, b1, b2 = barycentric[row, column]
-            for c in range(channels):
-                out[row, column, c] = b0 * attributes[i, c] + b1 * attributes[j, c] + b2 * attributes[k, c]
+    # A number of channels that the compiler knows takes nearly half the time.
+    if channels == 3:
+        _blend(ids, barycentric, attributes, triangles, out, 3)
+    elif channels == 6:
+        _blend(ids, barycentric, attributes, triangles, out, 6)
+    else:
+        _blend(ids, barycentric, attributes, triangles, out, channels)
 
 
 @numba.njit(cache=True, nogil=True)

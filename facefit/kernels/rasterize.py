@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def rasterize_kernel(
     pixels: Float64[np.ndarray, "vertices 2"],
     inverse_depth: Float64[np.ndarray, "vertices"],
@@ -26,13 +26,14 @@ def rasterize_kernel(
     A vertex with inverse_depth <= 0 is behind the camera, and its triangles are dropped.
     """
     height, width = nearest.shape
-    nearest[:] = 0.0
-    ids[:] = -1
+    # Flat and unsigned: numba asks a signed index each time whether it counts from the end.
+    near, seen = nearest.ravel(), ids.ravel()
+    for cell in range(near.size):
+        near[cell] = 0.0
+        seen[cell] = -1
+    last_column, last_row, across = width - 1.0, height - 1.0, np.uintp(width)
     for t in range(len(triangles)):
-        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        w0, w1, w2 = inverse_depth[i], inverse_depth[j], inverse_depth[k]
-        if w0 <= 0.0 or w1 <= 0.0 or w2 <= 0.0:
-            continue
+        i, j, k = np.uintp(triangles[t, 0]), np.uintp(triangles[t, 1]), np.uintp(triangles[t, 2])
         x0, y0 = pixels[i, 0], pixels[i, 1]
         x1, y1 = pixels[j, 0], pixels[j, 1]
         x2, y2 = pixels[k, 0], pixels[k, 1]
@@ -41,12 +42,15 @@ def rasterize_kernel(
         size = abs(area)
         if not 1e-300 < size < math.inf or (cull_back and area > 0.0):
             continue
+        w0, w1, w2 = inverse_depth[i], inverse_depth[j], inverse_depth[k]
+        if w0 <= 0.0 or w1 <= 0.0 or w2 <= 0.0:
+            continue
         # A pixel centre is at +0.5: the first column whose centre is not left of the triangle.
-        left = int(min(max(np.ceil(min(x0, x1, x2) - 0.5), 0.0), width))
-        right = int(max(min(np.floor(max(x0, x1, x2) - 0.5), width - 1.0), -1.0))
-        top = int(min(max(np.ceil(min(y0, y1, y2) - 0.5), 0.0), height))
-        bottom = int(max(min(np.floor(max(y0, y1, y2) - 0.5), height - 1.0), -1.0))
-        if left > right or top > bottom:
+        left = np.ceil(max(min(x0, x1, x2) - 0.5, 0.0))
+        right = np.floor(min(max(x0, x1, x2) - 0.5, last_column))
+        top = np.ceil(max(min(y0, y1, y2) - 0.5, 0.0))
+        bottom = np.floor(min(max(y0, y1, y2) - 0.5, last_row))
+        if not (left <= right and top <= bottom):
             continue
         # Twice the areas opposite each corner. They are not divided by the triangle's own before their signs
         # are read: so the neighbour across an edge computes exactly the negative, and no pixel falls between.
@@ -54,23 +58,30 @@ def rasterize_kernel(
         a0, b0, c0 = (y1 - y2) * sign, (x2 - x1) * sign, (x1 * y2 - x2 * y1) * sign
         a1, b1, c1 = (y2 - y0) * sign, (x0 - x2) * sign, (x2 * y0 - x0 * y2) * sign
         a2, b2, c2 = (y0 - y1) * sign, (x1 - x0) * sign, (x0 * y1 - x1 * y0) * sign
-        for row in range(top, bottom + 1):
-            y = row + 0.5
+        # Where a row enters and leaves the triangle, by division, and so within `slack` of what the formula says.
+        d0, d1, d2 = 1.0 / a0, 1.0 / a1, 1.0 / a2
+        slack0 = 1e-7 + 1e-15 * (abs(c0) + abs(b0) * height) * abs(d0)
+        slack1 = 1e-7 + 1e-15 * (abs(c1) + abs(b1) * height) * abs(d1)
+        slack2 = 1e-7 + 1e-15 * (abs(c2) + abs(b2) * height) * abs(d2)
+        for row in range(np.uintp(top), np.uintp(bottom) + np.uintp(1)):
+            y = np.float64(row) + 0.5
             r0, r1, r2 = b0 * y + c0, b1 * y + c1, b2 * y + c2
-            entered = False
-            for column in range(left, right + 1):
-                x = column + 0.5
+            q0, q1, q2 = -0.5 - r0 * d0, -0.5 - r1 * d1, -0.5 - r2 * d2
+            enter0, leave0 = (q0 - slack0 if a0 > 0.0 else left), (q0 + slack0 if a0 < 0.0 else right)
+            enter1, leave1 = (q1 - slack1 if a1 > 0.0 else left), (q1 + slack1 if a1 < 0.0 else right)
+            enter2, leave2 = (q2 - slack2 if a2 > 0.0 else left), (q2 + slack2 if a2 < 0.0 else right)
+            first = np.ceil(max(max(left, enter0), max(enter1, enter2)))
+            last = np.floor(min(min(right, leave0), min(leave1, leave2)))
+            if not first <= last:
+                continue
+            x, start = first + 0.5, row * across
+            for cell in range(start + np.uintp(first), start + np.uintp(last) + np.uintp(1)):
                 e0, e1, e2 = a0 * x + r0, a1 * x + r1, a2 * x + r2
-                if e0 < 0.0 or e1 < 0.0 or e2 < 0.0:
-                    # A triangle is convex: having left it, the row has no more of it.
-                    if entered:
-                        break
-                else:
-                    entered = True
-                    w = ((e0 * w0 + e1 * w1) + e2 * w2) * scale
-                    if w > nearest[row, column]:
-                        nearest[row, column] = w
-                        ids[row, column] = t
+                x += 1.0
+                w = ((e0 * w0 + e1 * w1) + e2 * w2) * scale
+                if w > near[cell] and min(e0, min(e1, e2)) >= 0.0:
+                    near[cell] = w
+                    seen[cell] = t
 
 
 @numba.njit(cache=True, nogil=True)
@@ -99,29 +110,37 @@ def barycentric_kernel(
     height, width = ids.shape
     for row in range(height):
         y = row + 0.5
+        seen, weights, depths = ids[row], barycentric[row], depth[row]
+        before = -1
+        x0 = y0 = x1 = y1 = x2 = y2 = w0 = w1 = w2 = 0.0
         for column in range(width):
-            t = ids[row, column]
+            t = seen[column]
             if t < 0:
-                barycentric[row, column, :] = 0.0
-                depth[row, column] = np.inf
+                weights[column, 0] = weights[column, 1] = weights[column, 2] = 0.0
+                depths[column] = np.inf
                 continue
+            if t != before:
+                # Neighbouring pixels mostly see the same triangle.
+                before, s = t, np.uintp(t)
+                i, j, k = np.uintp(triangles[s, 0]), np.uintp(triangles[s, 1]), np.uintp(triangles[s, 2])
+                x0, y0 = pixels[i, 0], pixels[i, 1] - y
+                x1, y1 = pixels[j, 0], pixels[j, 1] - y
+                x2, y2 = pixels[k, 0], pixels[k, 1] - y
+                w0, w1, w2 = inverse_depth[i], inverse_depth[j], inverse_depth[k]
             x = column + 0.5
-            i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            x0, y0 = pixels[i, 0] - x, pixels[i, 1] - y
-            x1, y1 = pixels[j, 0] - x, pixels[j, 1] - y
-            x2, y2 = pixels[k, 0] - x, pixels[k, 1] - y
-            e0, e1, e2 = x1 * y2 - x2 * y1, x2 * y0 - x0 * y2, x0 * y1 - x1 * y0
-            f0, f1, f2 = e0 * inverse_depth[i], e1 * inverse_depth[j], e2 * inverse_depth[k]
+            u0, u1, u2 = x0 - x, x1 - x, x2 - x
+            e0, e1, e2 = u1 * y2 - u2 * y1, u2 * y0 - u0 * y2, u0 * y1 - u1 * y0
+            f0, f1, f2 = e0 * w0, e1 * w1, e2 * w2
             total = 1.0 / (f0 + f1 + f2)
-            if not (f0 * total >= 0.0 and f1 * total >= 0.0 and f2 * total >= 0.0):
+            if not min(f0 * total, min(f1 * total, f2 * total)) >= 0.0:
                 # On a rim or in a sliver, where an area's sign is rounding alone.
                 e0, e1, e2 = _convex(e0, e1, e2)
-                f0, f1, f2 = e0 * inverse_depth[i], e1 * inverse_depth[j], e2 * inverse_depth[k]
+                f0, f1, f2 = e0 * w0, e1 * w1, e2 * w2
                 total = 1.0 / (f0 + f1 + f2)
-            barycentric[row, column, 0] = f0 * total
-            barycentric[row, column, 1] = f1 * total
-            barycentric[row, column, 2] = f2 * total
-            depth[row, column] = (e0 + e1 + e2) * total
+            weights[column, 0] = f0 * total
+            weights[column, 1] = f1 * total
+            weights[column, 2] = f2 * total
+            depths[column] = (e0 + e1 + e2) * total
 
 
 @numba.njit(cache=True, nogil=True)
