@@ -5,8 +5,8 @@ the subject's left, y up, z out of the nose; the origin lies midway between the 
 eyeball centres.
 
 Where to look: `figures` (measured figures of the mean head), `surface` (the skin through them), `layout` (its
-mesh), `parts` (eyes, mouth, teeth, ears), `population` and `fields` (who varies how), `identity`,
-`expression` with `action_units`, `skin_optics` and `albedo`, `landmarks`, `store` (the file).
+mesh), `parts` (eyes, mouth, teeth, ears) and `clearance`, `population` and `fields` (who varies how), `identity`,
+`expression` with `action_units`, `albedo`, `landmarks`, `store` (the file).
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Albedo modes: drawn complexions, brows, lips, beards and eyes, reduced by principal components.
 
-Every drawn face is painted on the half mesh from masks and a handful of numbers, through `skin_optics`;
-smooth blotches that differ between the sides give odd modes. Linear RGB.
+Every drawn face is painted on the half mesh from masks and a handful of numbers, through `facefit.models.skin`;
+smooth blotches that differ between the sides give odd modes. Linear RGB. Skin of any melanin and blood lies
+on one curved sheet of colours; modes are straight, so deviations are kept where leaving it does not show:
+what is added to light skin as a blush must not turn dark skin red.
 """
 
 from dataclasses import dataclass
@@ -16,12 +18,18 @@ from facefit.models.builtin.halfmesh import Ints, WholeMesh
 from facefit.models.builtin.identity import compact, importance, vertex_areas
 from facefit.models.builtin.parts import EYE_CENTRE, IRIS_ANGLE, PUPIL_ANGLE, TEETH_COLUMNS
 from facefit.models.builtin.plane import Array
-from facefit.models.builtin.skin_optics import skin_colour
+from facefit.models.skin import skin_albedo
 
 SAMPLES = 1000
 ODD_MODES = 6
 EYE_MODES = 2
 BLOTCH_REACH_MM = 20.0
+# Share of blood in the dermis of bare skin; of lips, which are red for lack of a horny layer. Light faces then
+# have L* 58 to 67 and a* 7 to 10, as measured (see `facefit.models.skin` and its tests). Deviations are ours.
+BLOOD, LIP_BLOOD = 0.009, 0.044
+# Lips are moist and have hardly a horny layer, so that less light comes back before it has met the blood: their
+# reflectance is the skin model's to this power (ours).
+LIP_DEPTH = 1.35
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ def masks(mesh: WholeMesh, loops: dict[str, list[Ints]]) -> Masks:
     for loop, amount in zip(loops["mouth"], (1.0, 1.0, 1.0, 1.0, 0.95, 0.5, 0.05, 0.0), strict=True):
         lips[loop] = amount
     outer = np.array(p[loops["mouth"][5]])
-    near_lips = np.exp(-((np.linalg.norm(p[:, None] - outer, axis=2).min(axis=1) / 1.6) ** 2)) * 0.35
+    near_lips = np.exp(-((np.linalg.norm(p[:, None] - outer, axis=2).min(axis=1) / 1.3) ** 2)) * 0.22
     lips = np.maximum(lips, near_lips * skin)
     centre = np.interp(x, [7, 14, 24, 35, 46, 58], [19.0, 20.3, 22.6, 23.9, 22.0, 15.0])
     half_width = np.interp(x, [7, 13, 30, 40, 50, 59], [2.6, 3.7, 3.3, 2.6, 1.7, 0.8])
@@ -179,7 +187,7 @@ def _odd_modes(mean: Array, mask: Masks, weight: Array) -> Array:
 def hair_colour(darkness: float, redness: float) -> Array:
     """Linear RGB from black (darkness 1) through brown to blond (0), with a red share."""
     blond, brown, black, red = np.array(
-        [[0.34, 0.22, 0.11], [0.065, 0.036, 0.020], [0.012, 0.010, 0.009], [0.19, 0.065, 0.025]]
+        [[0.30, 0.20, 0.11], [0.075, 0.044, 0.026], [0.022, 0.018, 0.015], [0.19, 0.065, 0.025]]
     )
     tone = (
         brown + (black - brown) * (darkness - 0.5) * 2.0
@@ -196,17 +204,17 @@ def paint(mesh: WholeMesh, mask: Masks, random: np.random.Generator) -> Array:
     man, age = random.random() < 0.5, uniform(18.0, 80.0)
     # Fitzpatrick I to VI. Red reflectance is drawn normal, so that coefficients of two standard deviations
     # stay colours.
-    red = np.clip(0.31 + 0.08 * normal(), 0.10, 0.52)
+    red = np.clip(0.29 + 0.075 * normal(), 0.07, 0.46)
     melanin = float(np.interp(red, *_melanin_of_red()))
-    tone = float(np.interp(red, [0.10, 0.52], [1.0, 0.0]))
-    blood = 0.0055 * np.exp(0.18 * normal())
-    flush = np.clip(0.75 + 0.28 * normal(), 0.0, 1.8)
+    tone = float(np.interp(red, [0.08, 0.44], [1.0, 0.0]))
+    blood = BLOOD * np.exp(0.15 * normal())
+    flush = np.clip(0.7 + 0.17 * normal(), 0.0, 1.4)
     redder = (
         1.0
         + flush * (0.75 * mask.cheeks + 0.6 * mask.nose + 0.8 * mask.ears)
-        + np.clip(0.35 + 0.3 * normal(), 0, 1) * mask.lids
+        + np.clip(0.3 + 0.15 * normal(), 0, 1) * mask.lids
         + np.clip(0.15 + 0.15 * normal(), 0, 1) * mask.under_eye
-    ) * np.exp(mask.blotches @ (0.06 * normal(mask.blotches.shape[1])))
+    ) * np.exp(mask.blotches @ (0.05 * normal(mask.blotches.shape[1])))
     darker = (
         1.0
         + np.clip(0.14 + 0.09 * normal(), 0, 0.5) * mask.under_eye
@@ -214,18 +222,18 @@ def paint(mesh: WholeMesh, mask: Masks, random: np.random.Generator) -> Array:
         + 0.15 * normal() * mask.temples
     ) * np.exp(mask.blotches @ ((0.03 + 0.03 * (age > 55)) * normal(mask.blotches.shape[1])))
     skin = _looked_up(np.clip(melanin * darker, 0.008, 0.5), np.clip(blood * redder, 0.001, 0.12))
-    skin *= np.exp(0.05 * normal())
+    skin *= np.exp(0.04 * normal())
     lip_blood, lip_melanin = (
-        0.035 * np.exp(0.45 * normal()),
-        melanin * np.clip(0.55 + 0.2 * normal(), 0.2, 1.0),
+        LIP_BLOOD * np.exp(0.3 * normal()),
+        melanin * np.clip(0.62 + 0.12 * normal(), 0.3, 1.0),
     )
-    lip = skin_colour(np.array(lip_melanin), np.array(np.clip(lip_blood, 0.008, 0.1)))
-    skin += (mask.lips * np.clip(0.85 + 0.12 * normal(), 0.4, 1.0))[:, None] * (lip - skin)
+    lip = skin_albedo(np.array(lip_melanin), np.array(np.clip(lip_blood, 0.008, 0.1))) ** LIP_DEPTH
+    skin += (mask.lips * np.clip(0.9 + 0.08 * normal(), 0.5, 1.0))[:, None] * (lip - skin)
     darkness = np.clip(0.35 + 0.75 * tone + 0.28 * normal(), 0.0, 1.0)
     hair = hair_colour(float(darkness), float(np.clip(0.25 * normal() - 0.15, 0, 1) * (tone < 0.5)))
     grey = np.clip((age - 45.0) / 35.0 + 0.25 * normal(), 0.0, 1.0) if age > 40 else 0.0
     head_hair = hair + 0.6 * grey * (np.array([0.20, 0.19, 0.178]) - hair)
-    brow_hair = hair + 0.4 * grey * (np.array([0.22, 0.21, 0.20]) - hair)
+    brow_hair = hair + 0.3 * grey * (np.array([0.22, 0.21, 0.20]) - hair)
     cover = [
         (mask.brows, np.clip((0.76 if man else 0.66) + 0.16 * normal(), 0.1, 0.95), brow_hair),
         (mask.lashes, np.clip((0.55 if man else 0.75) + 0.15 * normal(), 0.1, 1.0), 0.5 * hair),
@@ -259,7 +267,7 @@ def paint(mesh: WholeMesh, mask: Masks, random: np.random.Generator) -> Array:
 
 
 def _looked_up(melanin: Array, blood: Array) -> Array:
-    """`skin_colour` by bilinear interpolation in the logarithms: within 0.1 %, and thirty times faster."""
+    """`skin_albedo` by bilinear interpolation in the logarithms: within 0.1 %, and thirty times faster."""
     table, low, step = _table()
     place = (np.stack([np.log(melanin), np.log(blood)]) - low[:, None]) / step[:, None]
     cell = np.clip(place.astype(np.int64), 0, table.shape[0] - 2)
@@ -277,13 +285,13 @@ def _table() -> tuple[Array, Array, Array]:
     low, high = np.log([0.007, 0.0009]), np.log([0.55, 0.13])
     grids = [np.linspace(low[k], high[k], 72) for k in range(2)]
     melanin, blood = np.meshgrid(np.exp(grids[0]), np.exp(grids[1]), indexing="ij")
-    return skin_colour(melanin, blood), low, (high - low) / 71.0
+    return skin_albedo(melanin, blood), low, (high - low) / 71.0
 
 
 @lru_cache(maxsize=1)
 def _melanin_of_red() -> tuple[Array, Array]:
     melanin = np.geomspace(0.015, 0.45, 200)
-    red = skin_colour(melanin, np.full_like(melanin, 0.0055))[:, 0]
+    red = skin_albedo(melanin, np.full_like(melanin, BLOOD))[:, 0]
     return red[::-1], melanin[::-1]
 
 
@@ -292,8 +300,8 @@ def _eye(mesh: WholeMesh, tone: float, random: np.random.Generator) -> Array:
     ray = (points - EYE_CENTRE) / np.linalg.norm(points - EYE_CENTRE, axis=1, keepdims=True)
     angle = np.arccos(np.clip(ray[:, 2], -1, 1))
     # Some four in five people on earth have brown eyes.
-    brownness = np.clip(0.72 + 0.6 * tone + 0.35 * random.standard_normal(), 0.0, 1.0)
-    green = np.clip(0.4 * random.standard_normal(), 0.0, 1.0)
+    brownness = np.clip(0.72 + 0.3 * tone + 0.2 * random.standard_normal(), 0.0, 1.0)
+    green = np.clip(0.3 * random.standard_normal(), 0.0, 1.0)
     light = np.array([0.09, 0.13, 0.17]) * (1 - green) + np.array([0.09, 0.105, 0.05]) * green
     iris = light + brownness * (np.array([0.055, 0.026, 0.012]) - light)
     white = np.array([0.52, 0.475, 0.45]) * (1.0 - 0.08 * np.clip(random.standard_normal(), -1, 2))
