@@ -15,6 +15,7 @@ from facefit.fitting.joint.arrow import OfPhotograph
 from facefit.fitting.joint.result import JointResult
 from facefit.fitting.joint.same_person import strangers
 from facefit.fitting.joint.scenes import SHARED, Scenes, shared
+from facefit.fitting.joint.texture import common_skin
 from facefit.fitting.linear import landmark_start
 from facefit.fitting.occlusion import skin_mask
 from facefit.fitting.posterior import Posterior
@@ -31,9 +32,11 @@ from facefit.fitting.recipe import (
     with_colour_figures,
 )
 from facefit.fitting.residual import linearised
+from facefit.fitting.residuals.photometric import PhotometricResidual
 from facefit.fitting.residuals.priors import CoefficientPrior
 from facefit.fitting.result import FitResult, StageReport, Status
 from facefit.fitting.stages import STANDARD, Stage
+from facefit.fitting.surface_samples import SurfaceSamples, surface_samples
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
 from facefit.observation import Observation
@@ -45,6 +48,14 @@ Progress = Callable[[str, float], None]
 # witnesses; 1: N alike teach no more than one. Of dlib's landmark errors on path-traced heads half the variance is
 # the person's, and of the colours' more.
 COMMON = 1.0
+
+# Once a person's skin is known from all photographs together, what is left of a colour's error is the photograph's own
+# and hardly shared between spots: all samples are worth more than against the albedo modes alone. A round begins with
+# the skin that the last one's scenes show.
+SKIN_INDEPENDENT = 100.0
+SKIN_PX = 192
+SKIN_SAMPLES = 3000
+SKIN_ROUNDS = 2
 
 
 def fit_together(
@@ -108,7 +119,7 @@ def together(
 ) -> list[FitResult]:
     """The joint fit itself: a result for each photograph, all with one person."""
     sizes = sorted({stage.photometric_px for stage in stages if stage.photometric_px})
-    photos = [Photo(one, sizes) for one in observations]
+    photos = [Photo(one, sorted({*sizes, SKIN_PX})) for one in observations]
     starts = [landmark_start(one, model) for one in observations]
     scenes = Scenes.of(starts, [not one.focal_sigma > 0 for one in observations])
     reports: list[StageReport] = []
@@ -131,6 +142,9 @@ def together(
             solver: Any = stage.solver
             scenes, report = solver.solve(joint_terms(stage, photos, model), scenes, stage.free, stage.name)
             reports.append(report)
+            if stage.photometric_px and "identity" in stage.free and len(photos) > 1:
+                scenes, more = by_common_skin(stage, scenes, photos, model)
+                reports += more
         results = [
             finished(scene, model, photo, reports, stages)
             for photo, scene in zip(photos, scenes.each, strict=True)
@@ -144,11 +158,44 @@ def together(
     return results
 
 
-def joint_terms(stage: Stage, photos: Sequence[Photo], model: LinearFaceModel) -> list[OfPhotograph]:
-    """Each photograph's evidence and what is believed of it; what is believed of the person, once."""
+def by_common_skin(
+    stage: Stage, scenes: Scenes, photos: Sequence[Photo], model: LinearFaceModel
+) -> tuple[Scenes, list[StageReport]]:
+    """The stage again, each photograph compared with the skin that all of them show."""
+    base = surface_samples(model, SKIN_SAMPLES)
+    levels = [photo.levels[SKIN_PX] for photo in photos]
+    reports = []
+    for number in range(1, SKIN_ROUNDS + 1):
+        again = replace(
+            stage,
+            name=f"{stage.name}, common skin {number}",
+            photometric_px=SKIN_PX,
+            samples=SKIN_SAMPLES,
+            independent=SKIN_INDEPENDENT,
+        )
+        skin = common_skin(model, base, scenes.each, levels)
+        solver: Any = stage.solver
+        residuals = joint_terms(again, photos, model, skin)
+        scenes, report = solver.solve(residuals, scenes, again.free, again.name)
+        reports.append(report)
+    return scenes, reports
+
+
+def joint_terms(
+    stage: Stage, photos: Sequence[Photo], model: LinearFaceModel, skin: SurfaceSamples | None = None
+) -> list[OfPhotograph]:
+    """Each photograph's evidence and what is believed of it; what is believed of the person, once.
+
+    `skin` are the samples to compare colours at, where they are not the model's own.
+    """
     spoken = {}
     for index, photo in enumerate(photos):
         evidence = terms(stage, photo.seen, model, photo.level(stage))
+        if skin is not None:
+            evidence = [
+                replace(term, samples=skin) if isinstance(term, PhotometricResidual) else term
+                for term in evidence
+            ]
         # Priors alone would only draw the face back to the mean.
         if evidence:
             spoken[index] = evidence
