@@ -16,14 +16,18 @@ from facefit.atomic import write_atomically
 from facefit.fitting.result import FitResult
 from facefit.on_cpu import on_cpu
 from facefit.overlay import layers
-from facefit.report_numbers import camera_table, coefficient_charts, key_figures, model_table, stage_table
+from facefit.report_numbers import (
+    camera_table,
+    coefficient_charts,
+    doubt_table,
+    key_figures,
+    model_table,
+    stage_table,
+)
 from facefit.report_pictures import LAYERS, compare, head_views, jpeg_url, light_ball
 from facefit.report_scene import viewer_scene
 from facefit.result_json import SCALE_STATEMENT
 from facefit.texture import Texture, bake_texture
-
-# Mean landmark error over the outer eye distance, up to which a fit is called good and fair.
-GOOD, FAIR = 0.035, 0.06
 
 
 def report(result: FitResult, path: str | os.PathLike[str]) -> None:
@@ -56,6 +60,7 @@ def report_html(result: FitResult, texture: Texture | None = None) -> str:
         compare=compare(result, layers(result)),
         views=jpeg_url(head_views(result, texture), quality=82),
         camera=camera_table(result),
+        doubt=doubt_table(result),
         light=light_ball(result.scene.lighting, camera),
         coefficients=coefficient_charts(result),
         stages=stage_table(result),
@@ -66,13 +71,12 @@ def report_html(result: FitResult, texture: Texture | None = None) -> str:
 
 
 def verdict(result: FitResult) -> str:
-    """How the fit ended and how well it sits, in a sentence or two."""
-    error = result.landmark_error
-    if not math.isfinite(error):
-        return result.status.value
-    grade = "good" if error <= GOOD else "fair" if error <= FAIR else "poor"
-    points = f"The fitted points lie {100 * error:.1f} % of the eye distance from the detected ones"
-    return f"{result.status.value} {points}, which is {grade}."
+    """How the fit ended, how far it can be trusted and why, and how well it sits."""
+    told = f"{result.status.value} It is {result.verdict.sentence}."
+    if not math.isfinite(result.landmark_error):
+        return told
+    points = f"{100 * result.landmark_error:.1f} % of the eye distance from the detected ones"
+    return f"{told} The fitted points lie {points}."
 
 
 def _warnings(result: FitResult) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from html import escape
 
 from facefit.fitting.result import FitResult, StageReport
+from facefit.fitting.uncertainty import SCALE_SIGMA
 
 _FOCAL = {
     "default": "assumed",
@@ -32,7 +33,7 @@ def key_figures(result: FitResult) -> str:
     entries = [
         ("landmark error", number(100 * result.landmark_error, "%", 1), "of the outer eye distance"),
         ("colour error", number(255 * result.photometric_rms, "", 1), "grey levels, RMS over the face"),
-        ("pixels explained", number(100 * result.pixels_used, "%", 0), "of the visible face"),
+        ("pixels used", number(100 * result.pixels_used, "%", 0), "of the visible face"),
         ("head turn, pitch", f"{yaw:+.0f}°, {pitch:+.0f}°", "to the subject's left, up"),
         ("field of view", f"{camera.field_of_view_deg:.0f}°", _FOCAL[camera.focal_source]),
         ("fitting time", number(result.seconds, "s", 2), ""),
@@ -59,6 +60,14 @@ def camera_table(result: FitResult) -> str:
             ("Photograph", f"{camera.width} × {camera.height} px"),
         ]
     )
+
+
+def doubt_table(result: FitResult) -> str:
+    """How far the parts of the face may be off."""
+    verdict = result.verdict
+    rows = [("Expected error of the shape", number(verdict.expected_mm, "mm", 1))]
+    rows += [(name.capitalize(), f"± {sigma:.1f} mm") for name, sigma in result.part_sigma_mm.items()]
+    return table([*rows, ("Size of the head", f"± {100 * SCALE_SIGMA:.0f} %, a prior")])
 
 
 def model_table(result: FitResult) -> str:

@@ -105,6 +105,7 @@
     };
     if (data.scene.doubt) {
       byId("doubt").hidden = false;
+      byId("doubt-low").textContent = data.scene.doubt.low_mm.toFixed(1);
       byId("doubt-top").textContent = data.scene.doubt.top_mm.toFixed(1);
     }
     const setLamp = (name) => { radio("lamp", name).checked = true; head.lit = name === "lamp" ? 1 : 0; head.draw(); };

@@ -95,12 +95,17 @@ def viewer_scene(result: FitResult, texture: Texture) -> tuple[dict[str, Any], b
 
 
 def _doubt(result: FitResult, block: _Block) -> dict[str, Any] | None:
-    """How far each vertex may be off along its normal, in 255ths of the face's largest; None where it is unknown."""
+    """How far each vertex may be off along its normal, 0 to 255 over the face's range; None where it is unknown."""
     doubt = vertex_doubt_mm(result)
     if doubt is None:
         return None
-    top = max(0.5, float(np.quantile(doubt[face_vertices(result.model).numpy()], 0.98)))
-    return {"top_mm": round(top, 1), "data": block.add((doubt / top * 255).clip(0, 255).astype(np.uint8))}
+    low, top = np.quantile(doubt[face_vertices(result.model).numpy()], [0.01, 0.98])
+    share = ((doubt - low) / max(top - low, 1e-3)).clip(0, 1)
+    return {
+        "low_mm": float(low),
+        "top_mm": float(top),
+        "data": block.add((share * 255 + 0.5).astype(np.uint8)),
+    }
 
 
 def _focus(face: Float[np.ndarray, "points 3"]) -> dict[str, Any]:

@@ -35,7 +35,8 @@ void main() {
   // Nothing in the photograph tells how bright its light would be on shoulders: not brighter than on the face.
   photo = min(max(photo, 0.0), ceiling);
   vec3 studio = vec3((look < 1.5 ? 0.36 : 0.20) + 0.10 * m.y) + vec3(1.06, 1.03, 0.98) * max(dot(m, lamp), 0.0);
-  vec3 albedo = look < 0.5 ? linear(texture2D(skin, t).rgb) : look < 1.5 ? linear(c) : vec3(0.46, 0.44, 0.42);
+  vec3 albedo = look < 0.5 ? linear(texture2D(skin, t).rgb) : look < 1.5 ? linear(c)
+    : look < 2.5 ? vec3(0.46, 0.44, 0.42) : 0.8 * linear(c);
   // Only the product of albedo and light is certain: the lamp is as bright as the photograph's own light, and
   // clay, whose albedo is known, is lit as by a light of level one.
   vec3 light = look < 1.5 ? mix(photo, studio * exposure, lit) : mix(photo / exposure, studio, lit);
@@ -149,10 +150,10 @@ class Head {
     return out;
   }
 
-  // Skin, albedo, clay, or doubt, which is a colour per vertex as albedo is.
+  // Skin, albedo, clay, or doubt: a colour per vertex as albedo is, lit as clay is.
   surface(look) {
     const gl = this.gl;
-    this.look = look > 2 ? 1 : look;
+    this.look = look;
     gl.bindBuffer(gl.ARRAY_BUFFER, this.colorBuffer);
     gl.bufferData(gl.ARRAY_BUFFER, this.spread(look > 2 && this.doubt ? this.doubt : this.color), gl.STATIC_DRAW);
   }

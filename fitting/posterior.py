@@ -27,6 +27,20 @@ class Posterior:
     layout: dict[str, slice]
     noise: float = 1.0
 
+    def of_what_is_known(self) -> Posterior:
+        """Without the blocks of which nothing is known at all, such as a light that falls on no visible pixel."""
+        known = {
+            b: where for b, where in self.layout.items() if bool((self.precision.diagonal()[where] > 0).all())
+        }
+        if len(known) == len(self.layout):
+            return self
+        kept = torch.cat([torch.arange(w.start, w.stop) for w in known.values()] or [torch.arange(0)])
+        layout, start = {}, 0
+        for block, where in known.items():
+            size = where.stop - where.start
+            layout[block], start = slice(start, start + size), start + size
+        return Posterior(self.precision[kept][:, kept], layout, self.noise)
+
     def covariance(self, block: str) -> Float[Tensor, "n n"]:
         """Marginal covariance of one block: all other unknowns integrated out."""
         where = self.layout[block]

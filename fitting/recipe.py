@@ -129,7 +129,7 @@ def posterior_of(result: FitResult) -> Posterior | None:
         if isinstance(term, LandmarkResidual) and term.name == "landmarks" and term.weight is not None:
             rows = 2 * float((term.weight**2).sum())
             noise = misfit_noise(part.matrix, part.cost, rows, precision)
-    return Posterior(precision, scene.layout(free), noise)
+    return Posterior(precision, scene.layout(free), noise).of_what_is_known()
 
 
 def masked(

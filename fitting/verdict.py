@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 Grade = Literal["good", "usable", "poor"]
 
 # Up to these expected errors a fit is good, and usable.
-GOOD_MM, USABLE_MM = 1.6, 2.2
-# A typical fit: landmarks this far off (share of the outer eye distance), colours this far off (sRGB, 0-1).
-TYPICAL_LANDMARKS, TYPICAL_COLOUR = 0.017, 0.030
-# How much of a misfit is the shape's fault, as exponents.
-BY_LANDMARKS, BY_COLOUR = 0.25, 0.25
-# Neither is believed beyond these factors of the typical one.
+GOOD_MM, USABLE_MM = 1.6, 2.6
+# A typical fit: landmarks this far off (share of the outer eye distance), colours this far off (sRGB, 0-1), and
+# identity this far from the mean face (of what its evidence allows).
+TYPICAL_LANDMARKS, TYPICAL_COLOUR, TYPICAL_STRANGENESS = 0.017, 0.030, 0.8
+# How much of a misfit is the shape's fault, as exponents; equal ones, not fitted to any data.
+BY_LANDMARKS, BY_COLOUR, BY_STRANGENESS = 0.5, 0.5, 0.5
+# None is believed beyond these factors of the typical one.
 FEWEST, MOST = 0.4, 4.0
 
 # What a person should know of, whatever the expected error.
@@ -56,6 +57,8 @@ def verdict(result: FitResult) -> Verdict:
     if level:
         slight = (f"the shape may be off by {expected:.1f} mm", *slight)
     level = min(2, level + len(serious))
+    if result.pixels_used < HARDLY_ANY_PIXELS:
+        level = 2
     grades: tuple[Grade, ...] = ("good", "usable", "poor")
     return Verdict(grades[level], expected, (*serious, *slight))
 
@@ -63,8 +66,9 @@ def verdict(result: FitResult) -> Verdict:
 def expected_error_mm(result: FitResult) -> float:
     """What the posterior says of the face's vertices, more where landmarks or colours fit worse than they should.
 
-    The posterior knows how turned, how small and how hidden the face is and how unsure its landmarks are; that
-    the model cannot explain this person it does not know, and a misfit tells. Each enters as a power, clipped.
+    The posterior knows how turned, how small and how hidden the face is and how unsure its landmarks are. That
+    the model cannot explain this person it does not know: misfits tell, and how unusual the person is in what is
+    seen of them, since one who is unusual where it can be seen is so elsewhere. Each enters as a root, clipped.
     """
     sigma = result.vertex_sigma_mm()
     if sigma is None:
@@ -74,6 +78,7 @@ def expected_error_mm(result: FitResult) -> float:
     for misfit, typical, power in (
         (result.landmark_error, TYPICAL_LANDMARKS, BY_LANDMARKS),
         (result.photometric_rms, TYPICAL_COLOUR, BY_COLOUR),
+        (strangeness(result), TYPICAL_STRANGENESS, BY_STRANGENESS),
     ):
         if math.isfinite(misfit):
             expected *= float(np.clip(misfit / typical, FEWEST, MOST)) ** power
@@ -87,7 +92,8 @@ def _reasons(result: FitResult) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if error > BAD_LANDMARKS:
         serious.append(f"the fitted points lie {100 * error:.0f} % of the eye distance from the landmarks")
     if used < HARDLY_ANY_PIXELS:
-        serious.append(f"only {100 * used:.0f} % of the face is seen and explained")
+        whose = "the mask leaves" if seen.mask_given else "skin explains"
+        serious.append(f"{whose} only {100 * used:.0f} % of the face: the shape rests on landmarks alone")
     elif used < FEW_PIXELS:
         slight.append(f"{100 * (1 - used):.0f} % of the face is hidden or not explained")
     if seen.landmarks is None:
@@ -111,6 +117,19 @@ def _reasons(result: FitResult) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if learnt < LITTLE_LEARNT:
         slight.append("the photograph says little about the shape: this is nearly the model's mean face")
     return tuple(serious), tuple(slight)
+
+
+def strangeness(result: FitResult) -> float:
+    """The identity's distance from the mean face over what is expected of it, about 1; NaN where unknown.
+
+    Under the prior N(0, I) the estimate's squared length is on average the trace of I - posterior covariance: the
+    number of modes that the photograph determines.
+    """
+    posterior = result.posterior
+    if posterior is None or "identity" not in posterior.layout:
+        return math.nan
+    determined = float((1 - (posterior.sigma("identity") / posterior.noise) ** 2).clamp(min=0).sum())
+    return float(result.scene.identity.double().norm()) / math.sqrt(max(determined, 1.0))
 
 
 def learnt_share(result: FitResult) -> float:

@@ -1,0 +1,75 @@
+"""A verdict is never better for worse evidence, and says in words what it rests on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_recipe import TRUTH, observe
+from toy import toy_model
+
+from facefit.fitting.recipe import fit
+from facefit.fitting.result import FitResult
+from facefit.fitting.stages import FAST
+from facefit.fitting.uncertainty import face_parts, in_words, part_sigma_mm
+
+GRADES = ("good", "usable", "poor")
+
+
+@pytest.fixture(scope="module")
+def result() -> FitResult:
+    return fit(observe(TRUTH), toy_model(), stages=FAST)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"landmark_error": 0.2}, "20 % of the eye distance"),
+        ({"pixels_used": 0.1}, "only 10 % of the face"),
+        ({"photometric_rms": 0.2}, ""),
+    ],
+)
+def test_worse_evidence_gives_no_better_verdict(
+    result: FitResult, change: dict[str, float], words: str
+) -> None:
+    worse = replace(result, **change)  # type: ignore[arg-type]
+    assert GRADES.index(worse.verdict.grade) >= GRADES.index(result.verdict.grade)
+    assert worse.verdict.expected_mm >= result.verdict.expected_mm - 1e-9
+    assert words in worse.verdict.sentence
+
+
+def test_a_face_at_the_edge_of_the_model_is_said_to_be(result: FitResult) -> None:
+    far = replace(result.scene, identity=result.scene.identity + 5)
+    assert "edge of what the model can say" in replace(result, scene=far).verdict.sentence
+
+
+def test_vaguer_landmarks_promise_less() -> None:
+    promised = []
+    for sigma_px in (1.0, 4.0, 16.0):
+        covariance = np.tile(np.eye(2) * sigma_px**2, (68, 1, 1))
+        seen = replace(observe(TRUTH), landmark_covariance=covariance)
+        promised.append(fit(seen, toy_model(), stages=FAST).part_sigma_mm["nose"])
+    assert promised == sorted(promised)
+
+
+def test_a_fit_of_nothing_is_poor_and_promises_nothing() -> None:
+    nothing = fit(replace(observe(TRUTH), landmarks=None), toy_model(), stages=FAST)
+    assert nothing.verdict.grade == "poor" and math.isnan(nothing.verdict.expected_mm)
+    assert nothing.part_sigma_mm == {} and "nan" not in nothing.verdict.sentence
+
+
+def test_every_vertex_of_the_face_belongs_to_one_part() -> None:
+    model = toy_model()
+    together = np.sort(np.concatenate(list(face_parts(model).values())))
+    np.testing.assert_array_equal(together, np.sort(model.topology.region("face")))
+
+
+def test_parts_are_told_from_surest_to_least_sure() -> None:
+    model = toy_model()
+    sigma = torch.rand(model.n_vertices, 3, generator=torch.Generator().manual_seed(0)).numpy()
+    told = in_words(part_sigma_mm(model, sigma))
+    figures = [float(word.split("+-")[1].split()[0]) for word in told.split(";")[0].split(", ")]
+    assert figures == sorted(figures) and "scale is a prior" in told
