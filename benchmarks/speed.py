@@ -18,6 +18,8 @@ import torch
 
 from facefit.benchmarks.comparators import comparators
 from facefit.benchmarks.estimate import model_label, model_named
+from facefit.benchmarks.growth import growth, memory
+from facefit.benchmarks.peers import beside_eos, rasterising
 from facefit.benchmarks.recipes import recipe
 from facefit.benchmarks.report import Report
 from facefit.benchmarks.run import Arrays, Row, Run, run_items
@@ -163,8 +165,9 @@ def many(photo: Path, model: str, method: str, jobs: int, count: int = 8) -> Row
 
 
 COLUMNS = {
-    "part": "part", "what": "what", "ms": "median ms", "p10": "p10", "p90": "p90", "per second": "per second",
-    "times": "times ours", "note": "note",
+    "part": "part", "what": "what", "ms": "median ms", "p10": "p10", "p90": "p90", "cpu ms": "least CPU ms",
+    "per second": "per second", "times": "times ours", "true mm": "true mm", "grey levels": "grey levels",
+    "note": "note",
 }  # fmt: skip
 
 
@@ -183,9 +186,18 @@ def evaluate_speed(
     if threads is not None:
         torch.set_num_threads(threads)
     photo = photo or portrait(out)
+    # First of all: memory is what a process has never held before.
+    memories = [] if quick else memory(photo, model_named(model), recipe(method))
     rows: list[Row] = [{"part": "stages", **row} for row in stages(photo, model, method)]
+    rows += [{"part": "memory", **row} for row in memories]
     rows.append({"part": "memory", "what": "peak resident size, MB", "note": _megabytes()})
     if not quick:
+        import facefit as ff
+
+        seen = ff.Observation.from_file(photo)
+        rows += [{"part": "growth", **row} for row in growth(model_named(model), recipe(method))]
+        rows += [{"part": "raster", **row} for row in rasterising(model_named(model))]
+        rows += [{"part": "peers", **row} for row in beside_eos(seen, model_named(model), recipe(method))]
         rows += [{"part": "scaling", **row} for row in scaling(photo, model, method, models)]
         rows += [{"part": "batch", **throughput(photo, model, method, n)} for n in dict.fromkeys((1, jobs))]
         rows.append({"part": "batch", **many(photo, model, method, jobs)})
