@@ -38,6 +38,7 @@ from facefit.benchmarks.now import VARIANTS, Dataset, Image, Measurement, Scan, 
 from facefit.benchmarks.report import Report
 from facefit.benchmarks.run import Arrays, Row, Run, run_items
 from facefit.benchmarks.statistics import median_interval, pooled
+from facefit.benchmarks.trust import trust, verdict_agreement
 from facefit.errors import FacefitError
 
 KINDS = {
@@ -102,6 +103,7 @@ def measure_head(
     row["scale"] = measured["non-metrical"].transform.scale
     if truth and found.camera_from_model is not None:
         row |= face_agreement(found.result)
+        row |= trust(found.result, measured["non-metrical"].transform, scan)
         row |= landmark_errors(found, true_landmarks(truth, scan))
         row |= camera_errors(found, measured["metrical"].transform, truth)
     return row, arrays
@@ -114,14 +116,15 @@ def _scan(dataset: Dataset, subject: str) -> Scan:
 
 CORRESPONDENCE = ("true mm", "best surface mm")
 MEDIANS = (
-    "landmarks68 %", "landmarks51 %", "jaw17 %", "pose deg", "PSNR dB", "SSIM", "fit_seconds", *CORRESPONDENCE
+    "landmarks68 %", "landmarks51 %", "jaw17 %", "pose deg", "PSNR dB", "SSIM", "surface inside 90 %",
+    "fit_seconds", *CORRESPONDENCE
 )  # fmt: skip
 COLUMNS = {
     "method": "method", "kind": "images of", "images": "n", "failed": "failed", "median": "median",
     "interval": "95 % of median", "mean": "mean", "std": "std", "metrical median": "metrical median",
     "true mm": "true mm", "best surface mm": "to best surface",
     "landmarks51 %": "landmarks %", "jaw17 %": "jaw %", "pose deg": "pose °", "focal %": "focal %",
-    "PSNR dB": "PSNR", "SSIM": "SSIM",
+    "PSNR dB": "PSNR", "SSIM": "SSIM", "surface inside 90 %": "in 90 % interval",
     "fit_seconds": "s",
 }  # fmt: skip
 
@@ -143,7 +146,9 @@ def evaluate_heads(
     `together`: the images of a head are fitted as photographs of one person.
     """
     if together and (landmarks != "detected" or method == "mean"):
-        raise FacefitError("images fitted together are fitted to detected landmarks, and not by the mean face")
+        raise FacefitError(
+            "images fitted together are fitted to detected landmarks, and not by the mean face"
+        )
     if landmarks not in ("detected", "truth"):
         raise FacefitError(f"landmarks are 'detected' or 'truth', not {landmarks!r}")
     images = [image for image in Dataset(data).images() if only is None or only in image.key][:limit]
@@ -183,7 +188,12 @@ def evaluate_heads(
         for name, of in ((mean_name, subjects), (method, distances))
     }
     filled = [distances.get(key, arrays)["non-metrical"] for key, arrays in subjects.items()]
-    extra = {"with the mean face where the fit failed": pooled(filled)}
+    extra = {
+        "with the mean face where the fit failed": pooled(filled),
+        "Spearman of the verdict's expected error": {
+            name: verdict_agreement(rows, name) for name in ("non-metrical median", "surface RMS mm")
+        },
+    }
     headline = "Path-traced heads, NoW protocol, mm, vertices pooled."
     report = Report(headline, settings, rows, table, COLUMNS, curves, extra)
     report.write(out)
