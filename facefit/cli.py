@@ -166,8 +166,6 @@ class Request:
             )
         if self.mask and self.several:
             raise click.UsageError("--mask belongs to one photograph: give one PHOTO")
-        if self.same_person and self.stages == "detailed":
-            raise click.UsageError("--stages detailed adds the detail of one photograph: leave out --same-person")
         if self.same_person and self.face == "all":
             raise click.UsageError(
                 "--same-person takes one face of each photograph: give --face largest or a number"
@@ -266,12 +264,12 @@ def _fit_person(
     photos: tuple[Path, ...], model: LinearFaceModel, request: Request, wanted: bool
 ) -> int:
     """One person from all photographs, in one folder."""
-    from facefit.fitting.stages import FAST, STANDARD
+    from facefit.fitting.stages import DETAILED, FAST, STANDARD
     from facefit.reconstruct import reconstruct_together
     from facefit.together_folder import write_together
 
     face: Any = request.face
-    stages = FAST if request.stages == "fast" else STANDARD
+    stages = {"fast": FAST, "standard": STANDARD, "detailed": DETAILED}[request.stages]
     folder = request.person_folder(photos)
     try:
         with _progress(wanted) as progress:

@@ -7,11 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from test_joint import seen
 from toy import toy_model, toy_scene
 
 from facefit.fitting.joint.animation import animatable, animated, height_mm
+from facefit.fitting.joint.recipe import together
 from facefit.fitting.joint.wrinkles import AnimatableDetail, inconsistency, separate, strain, swapped
 from facefit.fitting.result import FitResult
+from facefit.fitting.stages import DETAILED
 from facefit.mesh import vertex_normals
 from facefit.models.scene import Scene
 from facefit.observation import Observation
@@ -157,3 +160,14 @@ def test_wrinkles_ride_along_with_the_model_s_expressions() -> None:
 def test_displacements_are_read_back_as_they_were_put() -> None:
     for fitted, look in zip(results(), expressions(), strict=True):
         np.testing.assert_allclose(height_mm(fitted.scene, toy_model()), truth().at(look), atol=1e-5)
+
+
+def test_detail_of_photographs_together_stays_finite_and_is_one_person_s() -> None:
+    views = [seen(1, 7, -15.0), seen(1, 8, 15.0)]
+    fits = together(views, toy_model(), DETAILED)
+    first, second = fits
+    assert first.scene.offsets is not None and second.scene.offsets is not None
+    assert first.model is second.model and torch.equal(first.scene.offsets, second.scene.offsets)
+    assert bool(torch.isfinite(first.scene.shape(first.model)).all())
+    assert float(first.scene.offsets.norm(dim=1).max()) < 3
+    assert bool(torch.isfinite(first.model.expression_basis).all())

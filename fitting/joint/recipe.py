@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from facefit.fitting.detail.stage import solve_offsets
 from facefit.fitting.inliers import SkinMask
+from facefit.fitting.joint.animation import animatable, animated
 from facefit.fitting.joint.arrow import OfPhotograph
 from facefit.fitting.joint.result import JointResult
 from facefit.fitting.joint.same_person import strangers
@@ -21,6 +23,7 @@ from facefit.fitting.occlusion import skin_mask
 from facefit.fitting.posterior import Posterior
 from facefit.fitting.pyramid import PyramidLevel, face_pyramid
 from facefit.fitting.recipe import (
+    believed_pixels,
     exposed,
     fit,
     in_front,
@@ -79,7 +82,9 @@ def fit_together(
             return None
         return lambda name, share: progress(name, (done + share) / whole)
 
-    single = [fit(one, model, stages=stages, progress=told(i)) for i, one in enumerate(observations)]
+    # Who somebody is, detail does not say.
+    smooth = stages if len(observations) == 1 else [stage for stage in stages if stage.detail is None]
+    single = [fit(one, model, stages=smooth, progress=told(i)) for i, one in enumerate(observations)]
     if len(observations) == 1:
         return JointResult(tuple(single), timings=single[0].timings)
     results = together(observations, model, stages, told(whole - 1))
@@ -124,6 +129,7 @@ def together(
     scenes = Scenes.of(starts, [not one.focal_sigma > 0 for one in observations])
     reports: list[StageReport] = []
     first: Scenes | None = None
+    detailed: Stage | None = None
     with torch.no_grad():
         for number, stage in enumerate(stages):
             if progress is not None:
@@ -138,6 +144,9 @@ def together(
                 ])  # fmt: skip
             if stage.photometric_px and first is None:
                 first = scenes
+            if stage.detail is not None:
+                detailed = stage
+                continue
             # The solver asks its state and its terms for nothing that scenes of one person do not give as well.
             solver: Any = stage.solver
             scenes, report = solver.solve(joint_terms(stage, photos, model), scenes, stage.free, stage.name)
@@ -155,7 +164,25 @@ def together(
                 with_colour_figures(result, start, photo.whole[size])
                 for result, start, photo in zip(results, first.each, photos, strict=True)
             ]
+        if detailed is not None:
+            results = with_detail(detailed, results)
     return results
+
+
+def with_detail(stage: Stage, results: Sequence[FitResult]) -> list[FitResult]:
+    """Each photograph's own displacements, told apart into what stays and what goes with its expression.
+
+    Of one photograph nothing can be told apart: it keeps what it shows.
+    """
+    assert stage.detail is not None
+    found = []
+    for result in results:
+        seen = believed_pixels(result.observation, result.skin)
+        scene, detail, report = solve_offsets(
+            result.scene, result.model, result.observation, seen, stage.detail, stage.name
+        )
+        found.append(replace(result, scene=scene, detail=detail, stages=(*result.stages, report)))
+    return animated(found, animatable(found)) if len(found) > 1 else found
 
 
 def by_common_skin(
