@@ -27,19 +27,20 @@ class Posterior:
     layout: dict[str, slice]
     noise: float = 1.0
 
-    def of_what_is_known(self) -> Posterior:
-        """Without the blocks of which nothing is known at all, such as a light that falls on no visible pixel."""
-        known = {
-            b: where for b, where in self.layout.items() if bool((self.precision.diagonal()[where] > 0).all())
-        }
-        if len(known) == len(self.layout):
-            return self
-        kept = torch.cat([torch.arange(w.start, w.stop) for w in known.values()] or [torch.arange(0)])
+    def without(self, blocks: tuple[str, ...]) -> Posterior:
+        """As if these unknowns were known: what a posterior is where nothing is known of them."""
+        left = {block: where for block, where in self.layout.items() if block not in blocks}
+        kept = torch.cat([torch.arange(w.start, w.stop) for w in left.values()] or [torch.arange(0)])
         layout, start = {}, 0
-        for block, where in known.items():
+        for block, where in left.items():
             size = where.stop - where.start
             layout[block], start = slice(start, start + size), start + size
         return Posterior(self.precision[kept][:, kept], layout, self.noise)
+
+    @property
+    def proper(self) -> bool:
+        """Whether the precision is one: positive definite."""
+        return not int(torch.linalg.cholesky_ex(self.precision)[1])
 
     def covariance(self, block: str) -> Float[Tensor, "n n"]:
         """Marginal covariance of one block: all other unknowns integrated out."""

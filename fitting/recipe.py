@@ -26,7 +26,7 @@ from facefit.fitting.residuals.landmarks import INNER, LandmarkResidual, landmar
 from facefit.fitting.residuals.photometric import PhotometricResidual, robust_weight
 from facefit.fitting.residuals.priors import CoefficientPrior, FocalPrior, LightPrior
 from facefit.fitting.result import FitResult, StageReport, Status
-from facefit.fitting.stages import STANDARD, Stage
+from facefit.fitting.stages import LIGHT, STANDARD, Stage
 from facefit.fitting.surface_samples import surface_samples
 from facefit.fitting.visibility import shape_at
 from facefit.models.face_model import LinearFaceModel
@@ -129,7 +129,11 @@ def posterior_of(result: FitResult) -> Posterior | None:
         if isinstance(term, LandmarkResidual) and term.name == "landmarks" and term.weight is not None:
             rows = 2 * float((term.weight**2).sum())
             noise = misfit_noise(part.matrix, part.cost, rows, precision)
-    return Posterior(precision, scene.layout(free), noise).of_what_is_known()
+    found = Posterior(precision, scene.layout(free), noise)
+    if not found.proper:
+        # No pixel speaks of light and colour where the whole face is hidden; the shape still has its landmarks.
+        found = found.without(LIGHT)
+    return found if found.proper else None
 
 
 def masked(

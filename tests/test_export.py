@@ -18,7 +18,7 @@ from facefit.fitting.result import FitResult
 from facefit.overlay import Box, crop_camera, face_box, layers, overlay
 
 FILES = {
-    "result.json", "params.npz", "mesh.obj", "mesh.mtl", "mesh.png", "neutral.obj", "mesh.ply", "face.glb",
+    "result.json", "params.npz", "mesh.obj", "mesh.mtl", "mesh.png", "neutral.obj", "mesh.ply", "face.glb", "mask.png",
     "overlay.png", "report.html",
 }  # fmt: skip
 

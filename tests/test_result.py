@@ -23,7 +23,7 @@ def test_a_status_is_a_sentence(status: Status) -> None:
 
 
 def test_what_could_not_be_fitted_is_not_ok() -> None:
-    fine = {Status.CONVERGED, Status.STEPS_USED, Status.NO_DESCENT}
+    fine = {Status.CONVERGED, Status.STEPS_USED, Status.NO_DESCENT, Status.NO_DETAIL}
     assert {status for status in Status if status.ok} == fine
 
 
@@ -61,4 +61,5 @@ def test_the_summary_says_how_it_ended_where_the_head_is_and_what_the_licence_is
 
 def test_the_summary_survives_numbers_that_do_not_apply() -> None:
     lines = result().summary().splitlines()
-    assert lines[0] == Status.NOTHING_TO_FIT.value and len(lines) == 4
+    assert lines[0] == Status.NOTHING_TO_FIT.value and len(lines) == 5
+    assert lines[4].startswith("verdict: poor")
