@@ -28,7 +28,8 @@ from facefit.observation import Observation
 class DetailSettings:
     """How far to go: at most `levels` cuts of the mesh into four, the photograph at most `photo_px` a side of its face.
 
-    `noise` is what neither shape nor smooth pigment explains of a square millimetre's log brightness.
+    `noise` is what neither shape nor smooth pigment explains of a square millimetre's log brightness; `steps` are
+    Gauss-Newton's on the first cut.
     """
 
     levels: int = 2
@@ -69,7 +70,7 @@ def solve_offsets(
     with torch.no_grad():
         level = masked_level(observation, mask, settings.photo_px)
         base = base_operators(scene, model)
-        solution, steps = None, 0
+        solution, steps, refused = None, 0, False
         most = cuts(base, millimetres_per_texel(scene, model, level), settings.levels)
         for cut in range(min(1, most), most + 1):
             refinement = face_refinement(model, cut)
@@ -83,15 +84,17 @@ def solve_offsets(
                 smooth = smooth_pigment(surface, refinement, base, difference)
             known = surface.operators.at_triangles(refinement.carry(smooth))
             term = ShadingTerm(surface, scene.lighting, known, settings.noise)
-            solution = solve_displacement([term], settings.prior, refinement.mirror, settings.steps, start)
-            steps += solution.steps
+            # From the coarser cut's answer one step is enough: slopes are small, so shading is nearly linear in them.
+            wanted = settings.steps if start is None else 1
+            solution = solve_displacement([term], settings.prior, refinement.mirror, wanted, start)
+            steps, refused = steps + solution.steps, solution.steps < wanted
         assert solution is not None
         difference = log_difference(surface, scene.lighting, solution.height)
         pigment = fine_pigment(surface.operators, surface.seen, difference)
     if not (np.isfinite(solution.height).all() and np.isfinite(pigment).all()):
         status, fitted, detail = Status.NOT_FINITE, scene, None
     else:
-        status = Status.CONVERGED if solution.steps < settings.steps else Status.STEPS_USED
+        status = Status.NO_DESCENT if refused else Status.STEPS_USED
         fitted, detail = shared_out(scene, model, refinement, surface.operators, solution.height, pigment)
     seconds = time.perf_counter() - began
     costs = solution.cost_before, solution.cost_after
