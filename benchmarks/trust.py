@@ -41,7 +41,7 @@ def trust(result: Any, onto_scan: Similarity, scan: Scan) -> Row:
     placed = onto_scan.apply(neutral.double().numpy()[face])
     distance, nearest = cKDTree(scan.mesh.vertices).query(placed)
     along = ((scan.mesh.vertices[nearest] - placed) * (normals @ onto_scan.rotation.T)).sum(1)
-    there = distance < MISSING_MM
+    there = np.asarray(distance) < MISSING_MM
     if not there.any():
         return row
     doubt = np.sqrt((normals**2 * sigma[face].astype(np.float64) ** 2).sum(1))
@@ -62,5 +62,5 @@ def verdict_agreement(rows: Sequence[Row], error: str) -> float | None:
         for row in rows
         if row.get("error") is None and row.get("expected mm") is not None and row.get(error) is not None
     ]
-    known = [pair for pair in known if np.isfinite(pair).all()]
-    return float(spearmanr(*zip(*known, strict=True)).statistic) if len(known) > 2 else None
+    finite = np.array([pair for pair in known if np.isfinite(pair).all()]).reshape(-1, 2)
+    return float(spearmanr(finite[:, 0], finite[:, 1]).statistic) if len(finite) > 2 else None

@@ -16,7 +16,7 @@ from facefit.camera_conventions import CONVENTIONS, camera_to
 from facefit.displacement import detail_entry
 from facefit.fitting.result import FitResult
 from facefit.on_cpu import on_cpu
-from facefit.result_trust import uncertainty_arrays, uncertainty_entry, verdict_entry
+from facefit.result_trust import sigma_lists, uncertainty_arrays, uncertainty_entry, verdict_entry
 
 FORMAT = 1
 
@@ -169,22 +169,27 @@ def _parameters(result: FitResult) -> dict[str, Any]:
     deviations = "standard deviations of the model's prior"
     activation = scene.expression * model.expression_unit.to(scene.expression)
     offsets = scene.offsets
+    sigma = sigma_lists(result)
+    of_expression = sigma["expression"] or [None] * scene.expression.numel()
     return {
-        "identity": {"unit": deviations, "value": _list(scene.identity)},
+        "identity": {"unit": deviations, "value": _list(scene.identity), "sigma": sigma["identity"]},
         "expression": {
             "unit": deviations,
             "activation_unit": "the model's own scale; for ARKit shapes 0 is rest and 1 the full shape",
             "value": [
-                {"name": name, "coefficient": float(c), "activation": float(a)}
-                for name, c, a in zip(model.expression_names, scene.expression, activation, strict=False)
+                {"name": name, "coefficient": float(c), "activation": float(a), "coefficient_sigma": s}
+                for name, c, a, s in zip(
+                    model.expression_names, scene.expression, activation, of_expression, strict=False
+                )
             ],
         },
-        "albedo": {"unit": deviations, "value": _list(scene.albedo)},
+        "albedo": {"unit": deviations, "value": _list(scene.albedo), "sigma": sigma["albedo"]},
         "lighting": {
             "unit": "linear RGB radiance, divided by pi",
             "order": "(l, m) = (0,0), (1,-1), (1,0), (1,1), (2,-2) ... (2,2), orthonormal real harmonics, "
             "model frame; rows are harmonics, columns red, green, blue",
             "value": scene.lighting.coefficients.tolist(),
+            "sigma": sigma["lighting"],
         },
         "offsets": {
             "unit": "mm per vertex, model frame; in params.npz",

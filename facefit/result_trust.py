@@ -9,6 +9,7 @@ import numpy as np
 from facefit.fitting.result import FitResult
 from facefit.fitting.uncertainty import MISMATCH, SCALE_SIGMA
 from facefit.mesh import vertex_normals
+from facefit.models.scene import BLOCKS
 
 MEANING = (
     "Standard deviations of a Gaussian posterior: the curvature of the cost at the fitted scene. The noise is "
@@ -37,7 +38,7 @@ def uncertainty_entry(result: FitResult) -> dict[str, Any] | None:
     posterior = result.posterior
     if posterior is None:
         return None
-    parts = result.part_sigma_mm
+    parts, lists = result.part_sigma_mm, sigma_lists(result)
     return {
         "meaning": MEANING,
         "noise_factor": posterior.noise,
@@ -47,9 +48,20 @@ def uncertainty_entry(result: FitResult) -> dict[str, Any] | None:
             "value": parts,
         },
         "scale_sigma": SCALE_SIGMA,
-        "sigma": {name: sigma.tolist() for name, sigma in _sigmas(result).items()},
-        "sigma_units": "as the parameters' own; focal length: of its logarithm; vertices are in params.npz",
+        "pose_sigma": {
+            "rotation_rad": lists["rotation"],
+            "translation_mm": lists["translation"],
+            "focal_log": lists["focal"],
+        },
+        "elsewhere": "each parameter's standard deviations stand beside its values; those of vertices, along the "
+        "model's axes and not inflated, are vertex_sigma_mm in params.npz",
     }
+
+
+def sigma_lists(result: FitResult) -> dict[str, list[Any] | None]:
+    """Standard deviations of each block of parameters; None for one that was not fitted."""
+    found = _sigmas(result)
+    return {name: found[name].tolist() if name in found else None for name in BLOCKS}
 
 
 def uncertainty_arrays(result: FitResult) -> dict[str, np.ndarray]:

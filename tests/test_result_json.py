@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from test_export_toy import toy_result
+from test_recipe import TRUTH, observe
+from toy import toy_model
 
+from facefit.fitting.recipe import fit
 from facefit.fitting.result import FitResult
 from facefit.result_json import encode_json, parameter_arrays, result_dict
 
@@ -89,3 +92,23 @@ def test_arrays_are_numeric_and_load_without_pickles(result: FitResult, tmp_path
     with np.load(tmp_path / "p.npz", allow_pickle=False) as loaded:
         assert {"identity", "expression", "lighting", "K", "R", "translation_mm"} <= set(loaded.files)
         assert all(loaded[name].dtype.kind in "fiu" for name in loaded.files)
+
+
+def test_every_fitted_number_has_its_doubt() -> None:
+    fitted = fit(observe(TRUTH), toy_model())
+    data, arrays = strict(encode_json(result_dict(fitted))), parameter_arrays(fitted)
+    parameters, doubt = data["parameters"], data["uncertainty"]
+    for block in ("identity", "albedo", "lighting"):
+        value, sigma = np.array(parameters[block]["value"]), np.array(parameters[block]["sigma"])
+        assert value.shape == sigma.shape == arrays[f"{block}_sigma"].shape and (sigma > 0).all()
+    assert all(entry["coefficient_sigma"] > 0 for entry in parameters["expression"]["value"])
+    assert len(doubt["pose_sigma"]["rotation_rad"]) == len(doubt["pose_sigma"]["translation_mm"]) == 3
+    assert doubt["inflation"]["factor"] >= 1 and all(v > 0 for v in doubt["parts_mm"]["value"].values())
+    assert arrays["vertex_sigma_mm"].shape == arrays["neutral_vertices_mm"].shape
+    assert data["verdict"]["grade"] in ("good", "usable", "poor") and data["verdict"]["sentence"]
+
+
+def test_what_was_not_fitted_has_no_doubt(result: FitResult) -> None:
+    data = result_dict(result)
+    assert data["uncertainty"] is None and data["parameters"]["identity"]["sigma"] is None
+    assert "vertex_sigma_mm" not in parameter_arrays(result)
