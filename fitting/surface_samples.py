@@ -40,7 +40,9 @@ class SurfaceSamples:
     @cached_property
     def gram(self) -> Float[np.ndarray, "samples 9 9"]:
         """The products of each sample's nine rows of the geometry basis with each other."""
-        return np.matmul(self.geometry_basis, self.geometry_basis.transpose(0, 2, 1))
+        basis = self.geometry_basis
+        gram: Float[np.ndarray, "samples 9 9"] = basis @ basis.transpose(0, 2, 1)
+        return gram
 
     def __len__(self) -> int:
         return len(self.triangles)

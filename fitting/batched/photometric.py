@@ -155,7 +155,8 @@ class PhotometricTerm(AbstractTerm):
         if not self.with_geometry:
             return jacobian
         shape = slice(7, 7 + self.samples.geometry_basis.shape[2])
-        part = jacobian[..., shape].unflatten(1, (-1, 3))
+        part = jacobian[..., shape]
+        part = part.reshape(len(part), -1, 3, part.shape[2])
         power = part @ part.transpose(-1, -2)
         # Squaring a matrix four times leaves of it the direction of its largest eigenvalue.
         for _ in range(4):
