@@ -270,7 +270,7 @@ def blink(mesh: WholeMesh, loops: list[Ints]) -> Array:
     for k, loop in enumerate(loops[: len(TUCKED_MM)]):
         here = _radius(points[loop[LOWER_SPOKES]])
         tucked = np.minimum(here, low + TUCKED_MM[k])
-        _slide(points, moved, loop[LOWER_SPOKES], -0.0 * gap, here + open_there * (tucked - here))
+        _slide(points, moved, loop[LOWER_SPOKES], np.zeros_like(gap), here + open_there * (tucked - here))
     # In the corners the lids' radii differ too much for a sphere: there the upper lid moves straight down, and
     # not quite to the lower one.
     closed = (BLINK - 0.55 * (1.0 - open_there))[:, None]
@@ -298,7 +298,7 @@ def _lining(mesh: WholeMesh) -> list[Ints]:
 
 def _openness(gap: Array) -> Array:
     """0 in the corners of the eye, where both lids are one, and 1 where it is open by 7 mm or more."""
-    return np.clip(np.linalg.norm(gap, axis=1) / 0.55, 0.0, 1.0)
+    return np.asarray(np.clip(np.linalg.norm(gap, axis=1) / 0.55, 0.0, 1.0))
 
 
 def _radius(points: Array) -> Array:

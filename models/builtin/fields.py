@@ -168,7 +168,7 @@ def dimension_fields(points: Array, parts: Names) -> list[Field]:
     )
     result = [Field(name, moved) for name, moved in fields.items()]
     # Differences between the sides: Ferrario et al., "Asymmetry of the face in young adults" (Clin. Anat.
-    # 2001): 1 to 3 mm.
+    # 2001): 1 to 3 mm (from memory, not verified against the source).
     odd: dict[str, Array] = {
         "nose_deviation": along("x", nose * np.clip((2.0 - y) / 36.0, 0, 1.2)),
         "chin_deviation": along("x", rise(y, -55.0, -112.0) * rise(z, -10.0, 60.0)),

@@ -9,7 +9,7 @@ from facefit.models.builtin.plane import Array
 EAR_CENTRE = np.array([73.0, -22.0, -5.0])
 EYE_CENTRE = np.array(figures.EYEBALL_CENTRE)
 EYE_RADIUS = figures.EYEBALL_RADIUS
-# Visible iris 11.8 mm across (Ruefer et al., Am. J. Ophthalmol. 139, 2005), pupil about 3.6 mm in daylight.
+# Visible iris 11.71 mm across, deviation 0.42 (Ruefer et al., Cornea 24, 2005); pupil about 3.6 mm in daylight (ours).
 IRIS_ANGLE = float(np.arcsin(5.9 / EYE_RADIUS))
 PUPIL_ANGLE = float(np.arcsin(1.8 / EYE_RADIUS))
 EYE_SEGMENTS = 28
@@ -122,8 +122,8 @@ def add_mouth(mesh: HalfMesh, contact: Ints, island: Array) -> None:
 
 
 def add_teeth(mesh: HalfMesh, island: Array, upper: bool) -> None:
-    """One dental arch, half of it: gum, crowns, biting edge. Arch form: ellipse 54 mm wide (Raberin et al.,
-    AJO-DO 104, 1993).
+    """One dental arch, half of it: gum, crowns, biting edge. Arch form: ellipse 54 mm wide (after
+    Raberin et al., AJO-DO 104, 1993; from memory, not verified against the source).
     """
     turn = np.linspace(0.0, np.radians(74.0), TEETH_COLUMNS)
     # Slightly parted, as jaws at rest are.
@@ -184,7 +184,8 @@ def add_tongue(mesh: HalfMesh, island: Array) -> None:
 def add_ear(mesh: HalfMesh, base: Ints, island: Array) -> None:
     """Auricle as rings of a polar chart: back of the ear, then its outer face from the helix into the concha.
 
-    Length 61 mm, breadth 34 mm, protrusion about 18 mm (Farkas 1994, young adults of both sexes).
+    Length 61 mm, breadth 34 mm, protrusion about 18 mm (after Farkas 1994, young adults of both sexes;
+    from memory, not verified against the source).
     """
     along, back, out = ear_axes()
     turn = -2.0 * np.pi * np.arange(len(base)) / len(base)  # 0 points back, 90 degrees up
