@@ -81,7 +81,9 @@ class ArrowEquations:
 
 
 @damped_step.register
-def _(system: ArrowEquations, damping: float) -> Float[Tensor, "unknowns"] | None:
+def _(  # type: ignore[misc]  # a system of another form
+    system: ArrowEquations, damping: float
+) -> Float[Tensor, "unknowns"] | None:
     """With A own, B coupling, C the person's: (C - sum B^T A^-1 B) y = -(c - sum B^T A^-1 a), x = -A^-1 (a + B y)."""
     schur = _damped(system.person.matrix, damping)
     right = system.person.gradient
@@ -161,5 +163,5 @@ def split(system: NormalEquations, scene: Scene, free: tuple[str, ...]) -> tuple
 
 
 @cost.register
-def _(residual: OfPhotograph, scenes: Scenes) -> float:
+def _(residual: OfPhotograph, scenes: Scenes) -> float:  # type: ignore[misc]  # answers for scenes
     return cost(residual.term, scenes.each[residual.index])

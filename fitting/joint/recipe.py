@@ -277,7 +277,7 @@ def posterior_together(joint: JointResult) -> Posterior | None:
         tuple(not result.observation.focal_sigma > 0 for result in results),
     )
     with torch.no_grad():
-        residuals = [term.freeze(scenes) for term in joint_terms(stage, photos, results[0].model)]
+        residuals: list[Any] = [term.freeze(scenes) for term in joint_terms(stage, photos, results[0].model)]
         if not residuals:
             return None
         precision = linearised(scenes, residuals, stage.free).marginal()

@@ -34,8 +34,7 @@ class Scenes:
             raise ValueError(
                 f"{len(scenes)} scenes and {len(known_focal)} focal lengths: one of each per photograph"
             )
-        person = {name: scenes[0].block(name) for name in SHARED}
-        return Scenes(tuple(replace(scene, **person) for scene in scenes), tuple(known_focal))
+        return Scenes(tuple(of_person(scene, scenes[0]) for scene in scenes), tuple(known_focal))
 
     def __len__(self) -> int:
         return len(self.each)
@@ -73,9 +72,13 @@ class Scenes:
                 scenes[i] = scene.with_packed(self.own(i, free), x[where])
         if (where := layout.get("shared")) is not None:
             first = scenes[0].with_packed(shared(free), x[where])
-            person = {name: first.block(name) for name in shared(free)}
-            scenes = [replace(scene, **person) for scene in scenes]
+            scenes = [of_person(scene, first) for scene in scenes]
         return Scenes(tuple(scenes), self.known_focal)
+
+
+def of_person(scene: Scene, person: Scene) -> Scene:
+    """The scene with another's person in it."""
+    return replace(scene, identity=person.identity, albedo=person.albedo)
 
 
 def shared(free: tuple[str, ...]) -> tuple[str, ...]:

@@ -116,4 +116,6 @@ def inconsistency(
     pairs = [(i, j) for i in range(count) for j in range(count) if i != j]
     left = [displacements_mm[j] - swapped(detail, displacements_mm, expressions, i, j) for i, j in pairs]
     copied = [displacements_mm[j] - displacements_mm[i] for i, j in pairs]
-    return float(np.sqrt(np.mean(np.square(left)) / max(np.mean(np.square(copied)), 1e-24))) if pairs else 0.0
+    if not pairs:
+        return 0.0
+    return float(np.linalg.norm(left) / max(float(np.linalg.norm(copied)), 1e-12))
