@@ -12,6 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 
 import facefit
+from facefit.displacement import detail_maps
 from facefit.expressions import arkit_groups, is_activation
 from facefit.fitting.result import FitResult
 from facefit.gltf import GltfCamera, GltfMesh, MorphTarget, encode_glb
@@ -50,6 +51,7 @@ def face_glb(result: FitResult, texture: Texture, extras: dict[str, Any]) -> byt
         MorphTarget(t.name, t.delta[split.vertex] / 1000, t.weight)
         for t in expression_targets(result, posed - base)
     ]
+    maps = detail_maps(result, texture.uv, texture.uv_triangles, len(texture.srgb))
     mesh = GltfMesh(
         vertices_m=base[split.vertex] / 1000,
         normals=normals[split.vertex],
@@ -57,6 +59,7 @@ def face_glb(result: FitResult, texture: Texture, extras: dict[str, Any]) -> byt
         triangles=split.triangles,
         texture=encode_jpeg(texture.srgb, quality=92),
         targets=targets,
+        normal_map=None if maps is None else encode_jpeg(maps.normal, quality=95),
     )
     return encode_glb(mesh, photo_camera(result), "face", f"facefit {facefit.__version__}", extras)
 

@@ -38,7 +38,7 @@ class MorphTarget:
 @dataclass(frozen=True)
 class GltfMesh:
     """One vertex per (position, texture coordinate); counter-clockwise triangles; an encoded PNG or JPEG
-    texture.
+    texture. `normal_map` is one in tangent space, green up, for detail finer than the vertices.
     """
 
     vertices_m: Float[np.ndarray, "vertices 3"]
@@ -47,6 +47,7 @@ class GltfMesh:
     triangles: Int[np.ndarray, "triangles 3"]
     texture: bytes
     targets: Sequence[MorphTarget] = ()
+    normal_map: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,11 @@ def encode_glb(
         shape["weights"] = [float(t.weight) for t in mesh.targets]
         # Not in the specification, but where Blender, three.js and Unity read the names from.
         shape["extras"] = {"targetNames": [t.name for t in mesh.targets]}
-    mime = "image/png" if mesh.texture.startswith(b"\x89PNG") else "image/jpeg"
-    image = {"bufferView": buffer.view(mesh.texture), "mimeType": mime, "name": f"{name} albedo"}
+    images = [_image(buffer, mesh.texture, f"{name} albedo")]
+    bumps: dict[str, Any] = {}
+    if mesh.normal_map is not None:
+        images.append(_image(buffer, mesh.normal_map, f"{name} normals"))
+        bumps["normalTexture"] = {"index": 1}
     document: dict[str, Any] = {
         "asset": {"version": "2.0", "generator": generator},
         "scene": 0,
@@ -170,11 +174,12 @@ def encode_glb(
                     "metallicFactor": 0.0,
                     "roughnessFactor": 0.6,
                 },
+                **bumps,
             }
         ],
-        "textures": [{"source": 0, "sampler": 0}],
+        "textures": [{"source": number, "sampler": 0} for number in range(len(images))],
         "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}],
-        "images": [image],
+        "images": images,
         "accessors": buffer.accessors,
         "bufferViews": buffer.views,
         "buffers": [{"byteLength": len(buffer.data)}],
@@ -182,6 +187,11 @@ def encode_glb(
     return _container(
         json.dumps(document, allow_nan=False, separators=(",", ":")).encode(), bytes(buffer.data)
     )
+
+
+def _image(buffer: _Buffer, encoded: bytes, name: str) -> dict[str, Any]:
+    mime = "image/png" if encoded.startswith(b"\x89PNG") else "image/jpeg"
+    return {"bufferView": buffer.view(encoded), "mimeType": mime, "name": name}
 
 
 def _container(text: bytes, binary: bytes) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from dataclasses import replace
 from functools import lru_cache
 from io import BytesIO
@@ -18,6 +20,8 @@ from facefit.fitting.detail.refinement import face_refinement
 from facefit.fitting.detail.stage import Detail
 from facefit.fitting.result import FitResult
 from facefit.fitting.surface_samples import face_triangles
+from facefit.glb import face_glb
+from facefit.texture import bake_texture
 from facefit.uv_layout import texture_layout
 
 SIZE = 192
@@ -100,6 +104,15 @@ def test_the_dense_mesh_without_displacement_goes_through_the_coarse_vertices() 
     coarse = fit.scene.shape(fit.model).numpy()
     np.testing.assert_allclose(vertices[: len(coarse)], coarse, atol=1e-4)
     assert triangles.max() < len(vertices) == len(srgb)
+
+
+def test_the_glb_shows_detail_as_the_normal_map_of_its_material() -> None:
+    fit = result(0.02)
+    for one, images in ((fit, 2), (replace(fit, detail=None), 1)):
+        content = face_glb(one, bake_texture(one, 64), {})
+        document = json.loads(content[20 : 20 + struct.unpack("<I", content[12:16])[0]])
+        assert len(document["images"]) == len(document["textures"]) == images
+        assert ("normalTexture" in document["materials"][0]) == (images == 2)
 
 
 def test_without_detail_there_are_no_maps() -> None:
