@@ -7,15 +7,17 @@ import struct
 from dataclasses import replace
 from functools import lru_cache
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_export_toy import toy_result
 from toy import observe, toy_model, toy_scene
 
 from facefit.displacement import detail_entry, detail_maps, detailed_surface, refined_layout
-from facefit.export import encode_png
+from facefit.export import encode_png, write_results
 from facefit.fitting.detail.refinement import face_refinement
 from facefit.fitting.detail.stage import Detail
 from facefit.fitting.result import FitResult
@@ -120,3 +122,12 @@ def test_without_detail_there_are_no_maps() -> None:
     assert detail_maps(bare, *layout(), SIZE) is None and detail_entry(bare) is None
     with pytest.raises(ValueError, match="DETAILED"):
         detailed_surface(bare)
+
+
+def test_the_folder_of_a_run_holds_the_maps_and_names_them(tmp_path: Path) -> None:
+    written = dict(write_results(replace(toy_result(), detail=result().detail), tmp_path, 64))
+    for name in ("displacement.png", "normal.png", "texture_offset.png", "detail.ply"):
+        assert name in written and (tmp_path / name).stat().st_size > 0
+    described = json.loads((tmp_path / "result.json").read_text())["detail"]
+    assert described["displacement"]["file"] == "displacement.png"
+    assert described["displacement"]["scale_mm"] > 0

@@ -46,7 +46,7 @@ class SurfaceOperators:
         self, values: Float[np.ndarray, "vertices"], chosen: Int[np.ndarray, "chosen"] | slice = slice(None)
     ) -> Float[np.ndarray, "chosen 3"]:
         """Of a function, per triangle."""
-        return np.einsum("tk,tkx->tx", values[self.triangles[chosen]], self.hats[chosen])
+        return np.asarray(np.einsum("tk,tkx->tx", values[self.triangles[chosen]], self.hats[chosen]))
 
     def rows(
         self,
@@ -101,4 +101,4 @@ class SurfaceOperators:
         """Means over the triangles around a vertex, by area; zero at a vertex of none."""
         weighed = values.reshape(len(values), -1) * self.area[:, None]
         mean = np.asarray(self.thirds.T @ weighed) / np.maximum(self.vertex_area, 1e-12)[:, None]
-        return mean.reshape(self.n_vertices, *values.shape[1:])
+        return np.asarray(mean.reshape(self.n_vertices, *values.shape[1:]))

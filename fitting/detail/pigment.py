@@ -30,7 +30,7 @@ def log_difference(
     """Log colour of the photograph minus that of the scene, its surface displaced by `height` mm."""
     gradient = None if height is None else surface.operators.gradient(height)
     difference = surface.log_color - log_color(surface, lighting, gradient)
-    return np.clip(difference, -LARGEST, LARGEST)
+    return np.asarray(np.clip(difference, -LARGEST, LARGEST))
 
 
 def smooth_pigment(

@@ -63,7 +63,7 @@ class Refinement:
         share = self.weights.T @ diags_array(area)
         flat = np.asarray(share @ fine.reshape(len(fine), -1))
         mean = flat / np.maximum(share.sum(1), 1e-12)[:, None]
-        return mean.reshape(self.n_coarse, *fine.shape[1:])
+        return np.asarray(mean.reshape(self.n_coarse, *fine.shape[1:]))
 
     def positions(
         self, points: Float[np.ndarray, "coarse 3"], normals: Float[np.ndarray, "coarse 3"]

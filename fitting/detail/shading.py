@@ -55,7 +55,7 @@ class ShadingTerm:
     @cached_property
     def trust(self) -> Float[np.ndarray, "triangles"]:
         """0-1: seen, and skin."""
-        return self.surface.seen * self.surface.skin
+        return np.asarray(self.surface.seen * self.surface.skin)
 
     @cached_property
     def used(self) -> Int[np.ndarray, "used"]:

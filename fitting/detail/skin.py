@@ -31,7 +31,7 @@ def bare_skin(model: LinearFaceModel) -> Float[np.ndarray, "vertices"]:
         (border(topology.triangles[face_triangles(topology, model.n_vertices)]), BORDER_MM),
     ):
         if len(members):
-            distance = cKDTree(mean[members]).query(mean)[0]
+            distance = np.asarray(cKDTree(mean[members]).query(mean)[0])
             weight *= smoothstep(distance, near, far)
     return weight
 
