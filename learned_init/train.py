@@ -109,7 +109,8 @@ def jitter(images: Tensor, rng: np.random.Generator) -> Tensor:
     images = images * draw(0.75, 1.25, 1, 1, 1) * draw(0.88, 1.12, 3, 1, 1)
     images = adjust_saturation(adjust_contrast(images.clamp(0, 1), draw(0.7, 1.3)), draw(0.4, 1.5))
     images = adjust_gamma(images.clamp(1e-4, 1), draw(0.75, 1.35))
-    noise = torch.randn(images.shape) * draw(0.0, 0.03, 1, 1, 1)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    noise = torch.randn(images.shape, generator=generator) * draw(0.0, 0.03, 1, 1, 1)
     return (images + noise).clamp(0, 1)
 
 
@@ -172,6 +173,8 @@ class Training:
         """Learn until the schedule or the time is over; saves every few minutes and at the end."""
         began, since = time.monotonic(), 0
         sums: dict[str, float] = {}
+        for student in self.students.values():
+            student.look(self.data, TRAIN)
         if self.step == 0:
             self._begin()
         while self.step < self.settings.steps and time.monotonic() - began < seconds:
