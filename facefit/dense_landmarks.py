@@ -15,6 +15,11 @@ class DenseLandmarks:
     `whitening[i]` takes a difference in pixels to unit variance: the covariance of point i is inv(W^T W). A network's
     errors are not independent: along the orthonormal `patterns` of whitened errors their variance is `variances`, along
     everything else `floor`. Counting them as independent would make hundreds of points believe themselves far too much.
+
+    Nor are they independent of the face: where a network sees little, it says the mean face. Whitened displacements of
+    the true points from the mean face's in the same pose, along `shapes` (rows orthonormal), come out changed by
+    `response`: error = response^T (shapes . displacement) + noise, and patterns and variances are those of the noise.
+    Without this a network would argue for the mean face against everything else that is known.
     """
 
     model: str
@@ -24,7 +29,9 @@ class DenseLandmarks:
     whitening: Float[np.ndarray, "points 2 2"]
     patterns: Float[np.ndarray, "patterns points 2"]
     variances: Float[np.ndarray, "patterns"]
-    floor: float = 1.0
+    floor: float
+    shapes: Float[np.ndarray, "shapes points 2"]
+    response: Float[np.ndarray, "shapes points 2"]
 
     def __post_init__(self) -> None:
         count = len(self.pixels)
@@ -41,8 +48,3 @@ class DenseLandmarks:
     def covariance(self) -> Float[np.ndarray, "points 2 2"]:
         """Of each point alone, px^2."""
         return np.linalg.inv(np.swapaxes(self.whitening, 1, 2) @ self.whitening)
-
-    @property
-    def independent(self) -> float:
-        """How many independent observations they are worth along a direction that all points share."""
-        return len(self.pixels) * 2 / max(float(self.variances.max(initial=self.floor)), self.floor)

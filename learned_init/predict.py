@@ -134,6 +134,7 @@ def dense_landmarks(
     return DenseLandmarks(
         model.name, network.points.triangles, network.points.barycentric, pixels, whitening,
         network.errors.patterns, network.errors.variances, network.errors.floor,
+        network.errors.shapes, network.errors.response,
     )  # fmt: skip
 
 

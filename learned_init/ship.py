@@ -27,7 +27,7 @@ def ship(training: Training, name: str, path: Path) -> Initialiser:
     if not aside.shards:
         raise FileNotFoundError(f"no pictures of {name} to validate on in {training.data}: draw more shards")
     batches = (batch for number in sorted(aside.shards)[:SHARDS] for batch in aside.all_of(number, 128))
-    errors = error_patterns(whitened_errors(network.trunk, head, batches))
+    errors = error_patterns(*whitened_errors(network.trunk, head, student.yard, batches))
     card = {
         "model": name,
         "model sha256": student.model.source.sha256,

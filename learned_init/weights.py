@@ -25,11 +25,16 @@ LARGEST_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class ErrorPatterns:
-    """How whitened errors of the points go together, measured on pictures never trained on (see `DenseLandmarks`)."""
+    """How whitened errors of the points go with the face and with each other, measured on pictures never trained on.
+
+    The fields are those of `DenseLandmarks`, as is their meaning.
+    """
 
     patterns: Float[np.ndarray, "patterns points 2"]
     variances: Float[np.ndarray, "patterns"]
     floor: float
+    shapes: Float[np.ndarray, "shapes points 2"]
+    response: Float[np.ndarray, "shapes points 2"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ def write_weights(path: Path, initialiser: Initialiser) -> None:
         "errors.patterns": errors.patterns.astype(np.float16),
         "errors.variances": errors.variances.astype(np.float32),
         "errors.floor": np.array([errors.floor], np.float32),
+        "errors.shapes": errors.shapes.astype(np.float16),
+        "errors.response": errors.response.astype(np.float16),
     }
     metadata = {"format": FORMAT, "card": json.dumps(initialiser.card)}
     temporary = path.with_suffix(".part")
@@ -117,6 +124,8 @@ def read_weights(path: Path, model: LinearFaceModel) -> Initialiser:
             tensors["errors.patterns"].astype(np.float64),
             tensors["errors.variances"].astype(np.float64),
             float(tensors["errors.floor"][0]),
+            tensors["errors.shapes"].astype(np.float64),
+            tensors["errors.response"].astype(np.float64),
         )
         card = json.loads(metadata["card"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:

@@ -19,8 +19,8 @@ MODEL, TRUTH = toy_model(), toy_scene(2)
 POINTS = 40
 
 
-def seen(patterns: int = 3, shift: float = 0.0) -> DenseLandmarks:
-    """Points of the true scene, displaced by `shift`, with slanted covariances and orthonormal patterns."""
+def seen(patterns: int = 3, shift: float = 0.0, shapes: int = 0) -> DenseLandmarks:
+    """Points of the true scene, displaced by `shift`, with slanted covariances and orthonormal patterns and shapes."""
     rng = np.random.default_rng(3)
     triangles = rng.integers(0, len(MODEL.topology.triangles), POINTS)
     barycentric = np.full((POINTS, 3), 1 / 3, np.float32)
@@ -29,15 +29,10 @@ def seen(patterns: int = 3, shift: float = 0.0) -> DenseLandmarks:
     pixels = TRUTH.camera.project(TRUTH.pose.apply(places)).double().numpy() + shift
     whitening = np.linalg.inv(np.tril(rng.normal(size=(POINTS, 2, 2))) + 2 * np.eye(2))
     basis = np.linalg.qr(rng.normal(size=(2 * POINTS, patterns)))[0].T.reshape(patterns, POINTS, 2)
+    axes = np.linalg.qr(rng.normal(size=(2 * POINTS, shapes)))[0].T.reshape(shapes, POINTS, 2)
+    variances = np.array([40.0, 9.0, 4.0])[:patterns]
     return DenseLandmarks(
-        MODEL.name,
-        triangles,
-        barycentric,
-        pixels,
-        whitening,
-        basis,
-        np.array([40.0, 9.0, 4.0])[:patterns],
-        0.5,
+        MODEL.name, triangles, barycentric, pixels, whitening, basis, variances, 0.5, axes, -0.5 * axes
     )
 
 
@@ -52,7 +47,7 @@ def test_exact_points_cost_nothing() -> None:
 
 
 def test_the_fast_way_equals_the_oracle() -> None:
-    residual = term(seen(shift=3.0)).freeze(TRUTH)
+    residual = term(seen(shift=3.0, shapes=4)).freeze(TRUTH)
     free = ("rotation", "translation", "focal", "identity", "expression")
     assert_same_equations(normal_equations(residual, TRUTH, free), oracle(residual, TRUTH, free), 1e-5)
 
@@ -60,7 +55,7 @@ def test_the_fast_way_equals_the_oracle() -> None:
 def test_errors_of_the_stated_covariance_come_out_independent() -> None:
     """T C T^T = I, with C the covariance that floor, patterns and variances say."""
     residual = term(seen())
-    flat = residual.patterns
+    flat = residual.flat(residual.seen.patterns)
     covariance = 0.5 * np.eye(2 * POINTS) + flat.T @ np.diag(np.array([40.0, 9.0, 4.0]) - 0.5) @ flat
     transform = residual.decorrelated(np.eye(2 * POINTS))
     np.testing.assert_allclose(transform @ covariance @ transform.T, np.eye(2 * POINTS), atol=1e-9)
@@ -74,6 +69,20 @@ def test_a_shared_error_is_believed_less_than_as_many_errors_of_their_own() -> N
     alone = replace(base, pixels=base.pixels + 1.0)
     assert cost(term(alone), TRUTH) == pytest.approx(POINTS, rel=1e-3)
     assert cost(term(shared), TRUTH) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_a_network_that_says_half_of_what_it_sees_is_understood() -> None:
+    """Points half way to the mean face, with the response that says so, are no evidence against the true face."""
+    from facefit.fitting.residuals.dense_landmarks import without_shape
+
+    exact = seen(0)
+    corners = torch.from_numpy(MODEL.topology.triangles[exact.triangles].astype(np.int64))
+    mean = without_shape(TRUTH)
+    places = mean.camera.project(mean.pose.apply(mean.shape(MODEL)[corners].mean(1))).double().numpy()
+    every = np.eye(2 * POINTS).reshape(2 * POINTS, POINTS, 2)
+    half = replace(exact, pixels=0.5 * (exact.pixels + places), shapes=every, response=-0.5 * every)
+    assert cost(term(half), TRUTH) == pytest.approx(0, abs=1e-3)
+    assert cost(term(replace(half, shapes=every[:0], response=every[:0])), TRUTH) > 1.0
 
 
 def test_points_of_another_model_do_not_speak() -> None:

@@ -38,7 +38,8 @@ def untrained() -> Initialiser:
     points = dense_points(MODEL, 60)
     head = Head(Sizes(len(points), MODEL.n_identity, MODEL.n_expression, MODEL.n_albedo)).eval()
     head.layout.copy_(torch.rand(len(points), 2) * SIZE_PX)
-    nothing = ErrorPatterns(np.zeros((0, len(points), 2)), np.zeros(0), 1.0)
+    none = np.zeros((0, len(points), 2))
+    nothing = ErrorPatterns(none, np.zeros(0), 1.0, none, none)
     return Initialiser(Trunk().eval(), head, points, nothing, {"model": MODEL.name})
 
 
@@ -115,7 +116,10 @@ def test_pictures_show_the_face_where_their_points_are() -> None:
     assert all(sample.image.shape == (SIZE_PX, SIZE_PX, 3) for sample in found)
     centre = np.array([sample.points[17:68].mean(0) for sample in found])
     assert (np.abs(centre - SIZE_PX / 2) < SIZE_PX / 3).all()
-    assert np.isnan([s.landmarks[0, 0] for s in found]).any() and np.isfinite([s.landmarks[0, 0] for s in found]).any()
+    assert (
+        np.isnan([s.landmarks[0, 0] for s in found]).any()
+        and np.isfinite([s.landmarks[0, 0] for s in found]).any()
+    )
 
 
 def test_the_truth_of_a_picture_projects_to_its_points() -> None:
@@ -146,7 +150,9 @@ def test_any_crop_and_any_landmarks_give_a_finite_guess() -> None:
     marks[2, :5] = 40.0
     guess = network.head(network.trunk(images, marks))
     assert torch.isfinite(guess.points).all() and torch.isfinite(guess.points_log_sigma).all()
-    assert all(torch.isfinite(block).all() for block in (*guess.blocks.values(), *guess.blocks_log_sigma.values()))
+    assert all(
+        torch.isfinite(block).all() for block in (*guess.blocks.values(), *guess.blocks_log_sigma.values())
+    )
 
 
 def test_the_network_is_small() -> None:
@@ -167,12 +173,16 @@ def perfect(batch: dict[str, torch.Tensor], flipped: torch.Tensor) -> Guess:
     blocks = targets_of(batch, flipped)
     points = true_points(batch, yard, flipped)
     zero = torch.zeros_like(points)
-    return Guess(points, zero, zero[..., 0], blocks, {name: torch.zeros_like(b) for name, b in blocks.items()})
+    return Guess(
+        points, zero, zero[..., 0], blocks, {name: torch.zeros_like(b) for name, b in blocks.items()}
+    )
 
 
 def test_the_truth_costs_nothing_and_its_mirror_image_neither() -> None:
     batch = truth_batch()
-    batch["neutral"] = (batch["identity"] @ Yardstick.of(MODEL, synthesizer().points).identity.flatten(1)).unflatten(1, (-1, 3))
+    batch["neutral"] = (
+        batch["identity"] @ Yardstick.of(MODEL, synthesizer().points).identity.flatten(1)
+    ).unflatten(1, (-1, 3))
     yard = Yardstick.of(MODEL, synthesizer().points)
     straight = torch.zeros(4, dtype=torch.bool)
     for name, value in losses(perfect(batch, straight), batch, yard, straight).items():
@@ -267,21 +277,25 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "toy.safetensors"
     write_weights(path, untrained())
     data = path.read_bytes()
-    path.write_bytes({"empty": b"", "text": b"not weights at all", "cut": data[: len(data) // 2], "other": data}[damage])
+    path.write_bytes(
+        {"empty": b"", "text": b"not weights at all", "cut": data[: len(data) // 2], "other": data}[damage]
+    )
     model = MODEL if damage != "other" else MODEL.truncated(1)
     with pytest.raises(ModelFileError, match="safetensors"):
         read_weights(path, model)
 
 
 def test_patterns_of_errors_are_found_again() -> None:
-    """One shared shift of all points and independent noise: one pattern stands out, the floor is the noise."""
+    """Half of a displacement missing, one shared shift of all points, independent noise: each is found for what it is."""
     rng = np.random.default_rng(0)
-    shared = rng.normal(size=(600, 1, 1)) * 2.0
-    errors = 0.5 * rng.normal(size=(600, 30, 2)) + shared * np.array([1.0, 0.0]) * 0.5
-    found = error_patterns(errors, 4)
+    bump = np.linalg.qr(rng.normal(size=(60, 1)))[0].T.reshape(1, 30, 2)
+    moved = 8.0 * rng.normal(size=(800, 1, 1)) * bump
+    shared = rng.normal(size=(800, 1, 1)) * np.array([1.0, 0.0])
+    found = error_patterns(0.5 * rng.normal(size=(800, 30, 2)) + shared - 0.05 * moved, moved, 4, 1)
     assert found.variances[0] > 10 * found.variances[1]
     assert found.floor == pytest.approx(0.25, rel=0.15)
     assert abs(found.patterns[0][:, 0].mean()) * math.sqrt(30) == pytest.approx(1, abs=0.05)
+    np.testing.assert_allclose(np.vdot(found.response, found.shapes), -0.05, atol=0.02)
 
 
 @pytest.fixture

@@ -21,11 +21,13 @@ from facefit.observation import Observation
 
 @dataclass(frozen=True)
 class DenseLandmarkResidual(AbstractResidual):
-    """Reprojection error of dense landmarks, whitened point by point and then along their shared patterns.
+    """Reprojection error of dense landmarks, without the network's leaning towards the mean face, whitened along shared
+    patterns.
 
-    With whitened errors w of covariance floor I + U (diag(variances) - floor) U^T, the inverse square root is
-    (I - U diag(1 - sqrt(floor / variances)) U^T) / sqrt(floor). Robust by Geman-McClure on each point's own distance,
-    as the 68 landmarks are.
+    With W the whitening of each point, x its projection, y where the network saw it and m the mean face's point in the same
+    pose, the noise is n = W (x - y) + response^T shapes W (x - m). Its covariance floor I + U (diag(variances) - floor) U^T
+    has the inverse square root (I - U diag(1 - sqrt(floor / variances)) U^T) / sqrt(floor). Robust by Geman-McClure on
+    each point's part of n.
     """
 
     points: SurfacePoints
@@ -35,39 +37,77 @@ class DenseLandmarkResidual(AbstractResidual):
     name: str = "dense landmarks"
 
     def __call__(self, scene: Scene) -> Float[Tensor, "rows"]:
+        def whitened(difference: Float[Tensor, "points 2"]) -> Float[Tensor, "rows"]:
+            return torch.einsum(
+                "pri,pi->pr", torch.from_numpy(self.seen.whitening).to(difference), difference
+            ).reshape(-1)
+
         pixels = scene.camera.project(scene.pose.apply(self.points.at(scene)))
-        difference = pixels - torch.from_numpy(self.seen.pixels).to(pixels)
-        alone = torch.einsum("pri,pi->pr", torch.from_numpy(self.weighted).to(pixels), difference).reshape(-1)
-        patterns, shrink = (torch.from_numpy(a).to(pixels) for a in (self.patterns, self.shrink))
-        return (alone - patterns.T @ (shrink * (patterns @ alone))) / self.seen.floor**0.5
+        mean = scene.camera.project(scene.pose.apply(self.points.at(without_shape(scene))))
+        shapes, response, patterns, shrink, weight = (
+            torch.from_numpy(a).to(pixels)
+            for a in (self.flat(self.seen.shapes), self.flat(self.seen.response), self.flat(self.seen.patterns),
+                      self.shrink, self.row_weight)
+        )  # fmt: skip
+        seen = torch.from_numpy(self.seen.pixels).to(pixels)
+        noise = whitened(pixels - seen) + response.T @ (shapes @ whitened(pixels - mean))
+        noise = weight * noise
+        return (noise - patterns.T @ (shrink * (patterns @ noise))) / self.seen.floor**0.5
 
-    @property
-    def weighted(self) -> Float[np.ndarray, "points 2 2"]:
-        whitening = self.seen.whitening
-        return whitening if self.weight is None else whitening * self.weight[:, None, None]
-
-    @property
-    def patterns(self) -> Float[np.ndarray, "patterns rows"]:
-        return self.seen.patterns.reshape(len(self.seen.patterns), 2 * len(self.seen.pixels))
+    def flat(self, rows: Float[np.ndarray, "k points 2"]) -> Float[np.ndarray, "k rows"]:
+        return rows.reshape(len(rows), 2 * len(self.seen.pixels))
 
     @property
     def shrink(self) -> Float[np.ndarray, "patterns"]:
         return 1 - np.sqrt(self.seen.floor / self.seen.variances)
 
+    @property
+    def row_weight(self) -> Float[np.ndarray, "rows"]:
+        return np.ones(2 * len(self.seen.pixels)) if self.weight is None else np.repeat(self.weight, 2)
+
+    def noise(self, scene: Scene) -> Float[np.ndarray, "rows"]:
+        pixels, mean = project_points(scene, self.points), project_points(without_shape(scene), self.points)
+        off = (self.seen.whitening @ (pixels - self.seen.pixels)[:, :, None]).ravel()
+        shaped = (self.seen.whitening @ (pixels - mean)[:, :, None]).ravel()
+        found: Float[np.ndarray, "rows"] = off + self.flat(self.seen.response).T @ (
+            self.flat(self.seen.shapes) @ shaped
+        )
+        return found
+
     def decorrelated(self, rows: Float[np.ndarray, "rows *columns"]) -> Float[np.ndarray, "rows *columns"]:
-        """Rows whitened point by point, to rows of independent errors."""
+        """Weighted rows of noise, to rows of unit variance that are independent of each other."""
+        patterns = self.flat(self.seen.patterns)
         shrink = self.shrink.reshape(-1, *[1] * (rows.ndim - 1))
-        found: Float[np.ndarray, "rows *columns"] = rows - self.patterns.T @ (shrink * (self.patterns @ rows))
+        found: Float[np.ndarray, "rows *columns"] = rows - patterns.T @ (shrink * (patterns @ rows))
         return found / np.sqrt(self.seen.floor)
 
     def values(self, scene: Scene) -> Float[np.ndarray, "rows"]:
-        difference = project_points(scene, self.points) - self.seen.pixels
-        return self.decorrelated((self.weighted @ difference[:, :, None]).ravel())
+        return self.decorrelated(self.row_weight * self.noise(scene))
+
+    def jacobian(self, scene: Scene, free: tuple[str, ...]) -> Float[np.ndarray, "rows unknowns"]:
+        """Of `values`, by the blocks of `geometry_of(free)`; the mean face moves with the pose alone."""
+        rows = point_rows(scene, self.points, self.seen.whitening, with_shape=has_shape(free))
+        if len(self.seen.shapes):
+            shaped = self.flat(self.seen.shapes) @ rows
+            posed = point_rows(without_shape(scene), self.points, self.seen.whitening, with_shape=False)
+            shaped[:, : posed.shape[1]] -= self.flat(self.seen.shapes) @ posed
+            rows = rows + self.flat(self.seen.response).T @ shaped
+        return self.decorrelated(self.row_weight[:, None] * rows)
 
     def freeze(self, scene: Scene) -> DenseLandmarkResidual:
-        difference = project_points(scene, self.points) - self.seen.pixels
-        squared = ((self.seen.whitening @ difference[:, :, None]) ** 2).sum((1, 2))
+        squared = (self.noise(scene).reshape(-1, 2) ** 2).sum(1)
         return replace(self, weight=1 / (1 + squared / self.tolerance**2))
+
+
+@lru_cache(maxsize=4)
+def without_shape(scene: Scene) -> Scene:
+    """The mean face in the same pose before the same camera."""
+    return replace(
+        scene,
+        identity=torch.zeros_like(scene.identity),
+        expression=torch.zeros_like(scene.expression),
+        offsets=None,
+    )
 
 
 def dense_landmark_residual(observation: Observation, model: LinearFaceModel) -> DenseLandmarkResidual | None:
@@ -90,8 +130,9 @@ def _points(model: LinearFaceModel, triangles: bytes, barycentric: bytes) -> Sur
 
 @add_to.register
 def _(residual: DenseLandmarkResidual, total: Total, scene: Scene) -> None:
-    rows = point_rows(scene, residual.points, residual.weighted, with_shape=has_shape(total.free))
-    total.add_rows(residual.decorrelated(rows), residual.values(scene), scene, geometry_of(total.free))
+    total.add_rows(
+        residual.jacobian(scene, total.free), residual.values(scene), scene, geometry_of(total.free)
+    )
 
 
 normal_equations.register(DenseLandmarkResidual, alone)
