@@ -125,9 +125,13 @@ def test_without_detail_there_are_no_maps() -> None:
 
 
 def test_the_folder_of_a_run_holds_the_maps_and_names_them(tmp_path: Path) -> None:
-    written = dict(write_results(replace(toy_result(), detail=result().detail), tmp_path, 64))
+    plain = toy_result()
+    refinement = face_refinement(plain.model, 1)
+    fine = refinement.n_vertices
+    detail = Detail(refinement, np.full(fine, 0.1, np.float32), np.zeros((fine, 3), np.float32))
+    written = dict(write_results(replace(plain, detail=detail), tmp_path, 64))
     for name in ("displacement.png", "normal.png", "texture_offset.png", "detail.ply"):
         assert name in written and (tmp_path / name).stat().st_size > 0
     described = json.loads((tmp_path / "result.json").read_text())["detail"]
     assert described["displacement"]["file"] == "displacement.png"
-    assert described["displacement"]["scale_mm"] > 0
+    assert described["displacement"]["scale_mm"] == pytest.approx(0.1)
