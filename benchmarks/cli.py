@@ -93,7 +93,15 @@ def heads(
         raise click.UsageError("--ablate fits each image by itself: leave out --together")
     options: dict[str, Any] = {} if ablate else {"together": together}
     report = (evaluate_ablation if ablate else evaluate_heads)(
-        data, out, model=model, method=method, landmarks=landmarks, limit=limit, jobs=jobs, only=only, **options
+        data,
+        out,
+        model=model,
+        method=method,
+        landmarks=landmarks,
+        limit=limit,
+        jobs=jobs,
+        only=only,
+        **options,
     )
     finish(report, out)
 
