@@ -38,6 +38,7 @@ LEVELS = {
     "facefit.picture": 2,
     "facefit.uv_layout": 2,
     "facefit.landmark_files": 2,
+    "facefit.dense_landmarks": 2,
     "facefit.detection": 2,
     "facefit.observation": 2,
     "facefit.fitting": 3,
