@@ -140,11 +140,11 @@ def _explained(
     light, spread = _ambient(head) if light is None else light, (ALONG[1], ACROSS[1])
     shown = np.where(head.core, 1.0, 0.5)
     field = np.zeros((rows, columns))
+    squared, spread = _misfit(head, light, shown, spread)
     for number in range(rounds):
         for _ in range(1 if number else tries):
-            squared, spread = _misfit(head, light, shown, spread)
             light = _lit(head, light, shown * head.core / (1 + squared / 12) ** 2)
-        squared, spread = _misfit(head, light, shown, spread)
+            squared, spread = _misfit(head, light, shown, spread)
         log_skin = (
             -0.5 * squared - math.log(spread[0]) - 2 * math.log(spread[1]) - 1.5 * math.log(2 * math.pi)
         )
