@@ -98,7 +98,9 @@ def _head(scene: Scene, model: LinearFaceModel, level: PyramidLevel) -> _Head:
     depth = posed[:, 2].numpy().astype(np.float64)
     nearest, ids = np.empty((rows, columns)), np.empty((rows, columns), dtype=np.int32)
     inverse = np.where(depth > 1e-6, 1 / np.maximum(depth, 1e-6), 0.0)
-    rasterize_kernel(np.ascontiguousarray(texels, dtype=np.float64), inverse, corners_of(model), True, nearest, ids)
+    rasterize_kernel(
+        np.ascontiguousarray(texels, dtype=np.float64), inverse, corners_of(model), True, nearest, ids
+    )
     row, column = np.nonzero(ids >= 0)
     triangle = ids[row, column]
     corner = model.topology.triangles[triangle]
