@@ -109,7 +109,8 @@ Exit codes: 0 fitted, 1 the fit failed, 2 wrong usage, 3 no face found,
 @click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Output folder "
               "[default: PHOTO_facefit]; the parent of several faces' or photos'.")  # fmt: skip
 @click.option("--model", metavar="NAME|FILE", default="builtin", show_default=True, help="Face model.")
-@click.option("--landmarks", metavar="dlib|facefit|FILE", default="dlib", show_default=True, help="Who finds the 68 points, "
+@click.option("--landmarks", metavar="dlib|facefit|FILE", default="dlib", show_default=True,
+              help="Who finds the 68 points, "
               "dlib's file (not for commercial use) or our network; or a .pts or .npy file with them.")  # fmt: skip
 @click.option("--face", metavar="largest|all|N", default="largest", callback=_face_choice, show_default=True,
               help="Which of several faces; 1 is the largest.")  # fmt: skip
@@ -260,9 +261,7 @@ def _fit_photo(photo: Path, model: LinearFaceModel, request: Request, progress: 
     return written
 
 
-def _fit_person(
-    photos: tuple[Path, ...], model: LinearFaceModel, request: Request, wanted: bool
-) -> int:
+def _fit_person(photos: tuple[Path, ...], model: LinearFaceModel, request: Request, wanted: bool) -> int:
     """One person from all photographs, in one folder."""
     from facefit.fitting.stages import DETAILED, FAST, STANDARD
     from facefit.reconstruct import reconstruct_together
@@ -274,7 +273,13 @@ def _fit_person(
     try:
         with _progress(wanted) as progress:
             joint = reconstruct_together(
-                photos, model, landmarks=request.landmarks, face=face, fov=request.fov, stages=stages, progress=progress
+                photos,
+                model,
+                landmarks=request.landmarks,
+                face=face,
+                fov=request.fov,
+                stages=stages,
+                progress=progress,
             )
             progress("writing", 1.0)
             with whole_folder(folder) as partial:

@@ -51,7 +51,9 @@ def locate(observation: Observation, model: LinearFaceModel) -> Observation:
     return observation if guess is None else replace(observation, dense=guess.dense)
 
 
-def detector_for(landmarks: str | Path | None, model: LinearFaceModel) -> AbstractDetector | None:
+def detector_for(
+    landmarks: str | Path | None, model: LinearFaceModel | str | Path
+) -> AbstractDetector | None:
     """The detector that `landmarks` names, "dlib" or "facefit"; None where it is a file."""
     if landmarks is None or landmarks == "dlib":
         return DlibDetector()
@@ -74,7 +76,6 @@ def reconstruct(
     `landmarks` may also name who finds them: "dlib", or "facefit" for our own network.
     `progress(what, share done)` is called before each step.
     """
-    model = model if isinstance(model, LinearFaceModel) else load_model(model)
     began = time.perf_counter()
     if progress is not None:
         progress("looking for faces", 0.0)
@@ -98,12 +99,12 @@ def reconstruct_all(
     progress: Progress | None = None,
 ) -> list[FitResult]:
     """Every face of one photograph, the most prominent first; `landmarks` names who finds them."""
-    model = model if isinstance(model, LinearFaceModel) else load_model(model)
     began = time.perf_counter()
     if progress is not None:
         progress("looking for faces", 0.0)
     observations = Observation.all_from_file(path, fov, mask, detector_for(landmarks, model))
     seconds = (time.perf_counter() - began) / len(observations)
+    model = model if isinstance(model, LinearFaceModel) else load_model(model)
     return [
         reconstruct_observed(one, model, stages=stages, progress=progress, observe_s=seconds)
         for one in observations

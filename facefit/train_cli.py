@@ -15,8 +15,8 @@ FOLDER = click.Path(path_type=Path)
 @click.command()
 @click.option("--model", "names", metavar="NAME|FILE", multiple=True, required=True,
               help="A face model; several share one network body and are learnt together.")  # fmt: skip
-@click.option("--work", metavar="DIR", type=FOLDER, help="Pictures and checkpoints; run again with the same folder to go on "
-              "[default: facefit_training].")  # fmt: skip
+@click.option("--work", metavar="DIR", type=FOLDER, help="Pictures and checkpoints; run again with the "
+              "same folder to go on [default: facefit_training].")  # fmt: skip
 @click.option("--shards", metavar="N", default=40, show_default=True, type=click.IntRange(20),
               help="Files of 2048 pictures drawn for each model (110 MB each).")  # fmt: skip
 @click.option(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -22,14 +24,19 @@ class NetworkDetector(AbstractDetector):
     Jaw points are points of the mesh, not of the silhouette; on a turned head they lie inside it.
     """
 
-    def __init__(self, model: LinearFaceModel | None = None) -> None:
-        found = None if model is None else initialiser_for(model)
-        found = found or initialiser_for(load_model("builtin"))
+    def __init__(self, model: LinearFaceModel | str | Path = "builtin") -> None:
+        self.model = model
+
+    @cached_property
+    def network(self) -> Initialiser:
+        """Read when the first face is looked at, so that what is wrong with a photograph is said first."""
+        model = self.model if isinstance(self.model, LinearFaceModel) else load_model(self.model)
+        found = initialiser_for(model) or initialiser_for(load_model("builtin"))
         if found is None:
             raise ModelFileError(
                 "no trained weights for --landmarks facefit: facefit train --model builtin makes them"
             )
-        self.network: Initialiser = found
+        return found
 
     def detect(self, image: UInt8[np.ndarray, "height width 3"], every: bool = False) -> list[Face]:
         faces = [self.face(image, hit) for hit in DlibDetector().find(image, every)]

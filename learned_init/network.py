@@ -90,7 +90,8 @@ class Guess:
     """What the network says of a batch: means and logarithms of standard deviations.
 
     `points` in crop pixels; `points_log_sigma` are two axes' and `points_skew` how the second follows the first:
-    the covariance is L L^T with L = [[s0, 0], [k s1, s1]]. `blocks` and `blocks_log_sigma` go by the names of `Sizes.blocks`.
+    the covariance is L L^T with L = [[s0, 0], [k s1, s1]]. `blocks` and `blocks_log_sigma` go by the names of
+    `Sizes.blocks`.
     """
 
     points: Float[Tensor, "batch points 2"]

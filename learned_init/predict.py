@@ -22,9 +22,11 @@ from facefit.models.lighting import Lighting
 from facefit.models.scene import Scene
 from facefit.observation import Observation
 
-# The network sees the face some times, from crops a little apart, and mirrored; the mean of what it says is better than one look.
+# The network sees the face some times, from crops a little apart, and mirrored; the mean of what it says is better
+# than one look.
 LOOKS = ((0.0, 0.0, 1.0), (0.02, 0.015, 1.04), (-0.015, -0.02, 0.97))
-# A crop of the network's own points that differs less than this from the one it looked at (share of its side) is not looked at again.
+# A crop of the network's own points that differs less than this from the one it looked at (share of its side) is not
+# looked at again.
 SETTLED = 0.04
 # How much larger errors on photographs are than on the drawn pictures of the validation set.
 DOMAIN_GAP = 1.5
@@ -58,7 +60,8 @@ def predict(
 ) -> Prediction | None:
     """The guess for a photograph; None for a model without weights.
 
-    Looks where `crop` says, else around the landmarks, else at the middle of the photograph; then again where its own points lie.
+    Looks where `crop` says, else around the landmarks, else at the middle of the photograph; then again where its own
+    points lie.
     """
     network = initialiser or initialiser_for(model)
     if network is None:
@@ -85,8 +88,11 @@ def refined(
         if found is None or settled(crop, found):
             break
         crop = found
-    shifted = [replace(crop, centre=(crop.centre[0] + dx * crop.side, crop.centre[1] + dy * crop.side), side=crop.side * s)
-               for dx, dy, s in LOOKS]  # fmt: skip
+    x, y = crop.centre
+    shifted = [
+        replace(crop, centre=(x + right * crop.side, y + down * crop.side), side=crop.side * wider)
+        for right, down, wider in LOOKS
+    ]
     points, spread, guess = look(network, image, shifted, marks)
     in_photo = np.stack([c.invert(p) for c, p in zip([*shifted, *shifted], points, strict=True)])
     return in_photo.mean(0), spread.mean(0), guess, crop
@@ -98,7 +104,7 @@ def look(
     crops: list[Crop],
     marks: Float[np.ndarray, "68 2"],
 ) -> tuple[Float[np.ndarray, "looks points 2"], Float[np.ndarray, "looks points 2 2"], Guess]:
-    """Points and covariances in crop pixels, of every crop and then of every crop mirrored; and the first crop's guess."""
+    """Points and covariances in crop pixels, of every crop and then of every crop mirrored; the first crop's guess."""
     pictures = (
         torch.from_numpy(np.stack([crop.cut(image) for crop in crops])).permute(0, 3, 1, 2).float() / 255
     )

@@ -184,8 +184,13 @@ def occlude(picture: Colors, marks: Points, kind: str, skin: Float[np.ndarray, "
     if kind == "scarf":
         top = marks[[2, 3, 31, 33, 35, 13, 14]] if rng.random() < 0.5 else marks[[4, 5, 48, 57, 54, 11, 12]]
         top = top - rng.uniform(-0.05, 0.1) * width * up
-        outer = [top[-1] + 0.2 * across, top[-1] + 0.5 * across - 2 * width * up, top[0] - 0.5 * across - 2 * width * up,
-                 top[0] - 0.2 * across]  # fmt: skip
+        low = 2 * width * up
+        outer = [
+            top[-1] + 0.2 * across,
+            top[-1] + 0.5 * across - low,
+            top[0] - 0.5 * across - low,
+            top[0] - 0.2 * across,
+        ]
         brush.polygon(np.array([*top, *outer]))
         cloth = (
             rng.uniform(0.02, 0.8)

@@ -45,9 +45,10 @@ class Sample:
     """A training picture and its truth, in crop pixels and in the crop's own frame.
 
     `rotation` is camera_from_model as seen along the ray to the crop's centre, the crop upright; `size_px_per_mm`
-    the scale at the head's centre, `distance_mm` its depth, `centre` its pixel. `landmarks` is what a detector would have
-    given, NaN where none; `neutral` how the person's points differ from the mean face's, mm, which is more than `identity`
-    says where the head lies outside the model; `lighting` the nine harmonics of the light in the picture's exposure.
+    the scale at the head's centre, `distance_mm` its depth, `centre` its pixel. `landmarks` is what a detector would
+    have given, NaN where none; `neutral` how the person's points differ from the mean face's, mm, which is more than
+    `identity` says where the head lies outside the model; `lighting` the nine harmonics of the light in the picture's
+    exposure.
     """
 
     image: UInt8[np.ndarray, "size size 3"]

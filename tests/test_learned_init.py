@@ -203,7 +203,7 @@ def test_six_numbers_make_a_rotation() -> None:
 
 @pytest.mark.parametrize("roll", [0.0, 0.5])
 def test_a_perfect_guess_is_the_scene(roll: float) -> None:
-    """What a network would say of a scene, decoded, projects to the scene's pixels; also away from the picture's middle."""
+    """What a network would say of a scene, decoded, projects to the scene's pixels; the crop upright or leaning."""
     truth = toy_scene(2)
     network = untrained()
     points = network.points
@@ -286,7 +286,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
 
 
 def test_patterns_of_errors_are_found_again() -> None:
-    """Half of a displacement missing, one shared shift of all points, independent noise: each is found for what it is."""
+    """A share of a displacement missing, one shift of all points, independent noise: each is found for what it is."""
     rng = np.random.default_rng(0)
     bump = np.linalg.qr(rng.normal(size=(60, 1)))[0].T.reshape(1, 30, 2)
     moved = 8.0 * rng.normal(size=(800, 1, 1)) * bump

@@ -24,10 +24,10 @@ class DenseLandmarkResidual(AbstractResidual):
     """Reprojection error of dense landmarks, without the network's leaning towards the mean face, whitened along shared
     patterns.
 
-    With W the whitening of each point, x its projection, y where the network saw it and m the mean face's point in the same
-    pose, the noise is n = W (x - y) + response^T shapes W (x - m). Its covariance floor I + U (diag(variances) - floor) U^T
-    has the inverse square root (I - U diag(1 - sqrt(floor / variances)) U^T) / sqrt(floor). Robust by Geman-McClure on
-    each point's part of n.
+    With W the whitening of each point, x its projection, y where the network saw it and m the mean face's point in the
+    same pose, the noise is n = W (x - y) + response^T shapes W (x - m). Its covariance, floor I + U (diag(variances) -
+    floor) U^T, has the inverse square root (I - U diag(1 - sqrt(floor / variances)) U^T) / sqrt(floor). Robust by
+    Geman-McClure on each point's part of n.
     """
 
     points: SurfacePoints
