@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facefit.learned_init.losses import Batch, Yardstick
+from facefit.learned_init.losses import Batch, Yardstick, by_point
 from facefit.learned_init.network import Guess, Head, Trunk
 from facefit.learned_init.train import inputs
 from facefit.learned_init.weights import ErrorPatterns
@@ -48,7 +48,7 @@ def whitened(guess: Guess, pixels: Float[Tensor, "batch points 2"]) -> Whitened:
 def displacement(batch: Batch, yard: Yardstick) -> Float[Tensor, "batch points 2"]:
     """How person and expression move the points in the crop, seen along the crop's axis."""
     mean = (yard.mean - yard.mean.mean(0)).expand_as(batch["neutral"])
-    expression = (batch["expression"] @ yard.expression.flatten(1)).unflatten(1, (-1, 3))
+    expression = by_point(batch["expression"] @ yard.expression.flatten(1))
 
     def project(points: Float[Tensor, "batch points 3"]) -> Float[Tensor, "batch points 2"]:
         local = points @ batch["rotation"].transpose(1, 2)

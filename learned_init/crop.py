@@ -37,10 +37,10 @@ class Crop:
         return np.array([[c, s], [-s, c]])
 
     def apply(self, photo_px: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
-        return (photo_px - np.array(self.centre)) @ (self.scale * self.turn.T) + SIZE_PX / 2
+        return np.asarray((photo_px - np.array(self.centre)) @ (self.scale * self.turn.T) + SIZE_PX / 2)
 
     def invert(self, crop_px: Float[np.ndarray, "*n 2"]) -> Float[np.ndarray, "*n 2"]:
-        return (crop_px - SIZE_PX / 2) @ (self.turn / self.scale) + np.array(self.centre)
+        return np.asarray((crop_px - SIZE_PX / 2) @ (self.turn / self.scale) + np.array(self.centre))
 
     def cut(self, image: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "128 128 3"]:
         """The pixels of the crop, each the mean of what it covers; black outside the photograph."""

@@ -76,15 +76,13 @@ def losses(guess: Guess, truth: Batch, yard: Yardstick, flipped: Bool[Tensor, "b
     blocks = guess.blocks
     for name in ("identity", "expression", "albedo"):
         basis = getattr(yard, name).flatten(1)
-        true = truth["neutral"] if name == "identity" else (truth[name] @ basis).unflatten(1, (-1, 3))
+        true = truth["neutral"] if name == "identity" else by_point(truth[name] @ basis)
         true = torch.where(flipped[:, None, None], mirrored(true, yard, name != "albedo"), true)
-        found[name] = charbonnier(
-            (blocks[name] @ basis).unflatten(1, (-1, 3)) - true, 0.02 if name == "albedo" else 0.3
-        )
+        found[name] = charbonnier(by_point(blocks[name] @ basis) - true, 0.02 if name == "albedo" else 0.3)
     sign = torch.tensor(MIRRORED_HARMONICS).float()[:, None]
-    light = truth["lighting"].unflatten(1, (9, 3))
+    light = by_point(truth["lighting"])
     light = torch.where(flipped[:, None, None], light * sign, light)
-    found["lighting"] = charbonnier(yard.light @ (blocks["lighting"].unflatten(1, (9, 3)) - light), 0.02)
+    found["lighting"] = charbonnier(yard.light @ (by_point(blocks["lighting"]) - light), 0.02)
     side = torch.tensor([-1.0, 1.0, 1.0])
     turn = torch.where(flipped[:, None, None], truth["rotation"] * side[:, None] * side, truth["rotation"])
     centred = yard.mean - yard.mean.mean(0)
@@ -95,6 +93,11 @@ def losses(guess: Guess, truth: Batch, yard: Yardstick, flipped: Bool[Tensor, "b
         found[name] = charbonnier(blocks[name] - targets[name], 0.02)
     found["likelihood"] = likelihood(guess, truth, targets, yard, flipped)
     return found
+
+
+def by_point(rows: Float[Tensor, "batch n"]) -> Float[Tensor, "batch points 3"]:
+    """Triples of numbers, of a flattened field."""
+    return rows.reshape(len(rows), -1, 3)
 
 
 def total(parts: dict[str, Tensor]) -> Tensor:

@@ -98,7 +98,7 @@ def _pairs(
     candidates = face[mean[face, 0] > 0]
     distance, nearest = cKDTree(mean[candidates]).query(mean[right] * [-1, 1, 1])
     near = distance < PARTNER_MM
-    return right[near], candidates[nearest[near]]
+    return right[near], candidates[np.asarray(nearest)[near]]
 
 
 def _eyes(model: LinearFaceModel) -> Int[np.ndarray, "n"]:

@@ -42,13 +42,13 @@ def grain(size: int, kind: int, rng: np.random.Generator) -> Float[np.ndarray, "
     """A random piece of a pattern of one of the eight kinds."""
     picture = grains(size)[4 * kind + int(rng.integers(4))]
     row, column = rng.integers(0, size, 2)
-    return picture[row : row + size, column : column + size]
+    return np.asarray(picture[row : row + size, column : column + size])
 
 
 def background(size: int, rng: np.random.Generator) -> Colors:
     """A plain wall, a blurred room, foliage, or a clutter of patches; linear RGB."""
     base = rng.uniform(0.01, 0.8) * (1 + rng.normal(size=3) * 0.2).clip(0.3, 1.7)
-    picture = np.broadcast_to(base, (size, size, 3)).astype(np.float32).copy()
+    picture: Colors = np.broadcast_to(base, (size, size, 3)).astype(np.float32).copy()
     kind = rng.random()
     slope = np.linspace(-1, 1, size) * rng.normal() * 0.2
     picture *= np.clip(1 + slope[:, None] + slope[None] * rng.normal(), 0.1, 2)[..., None].astype(np.float32)
@@ -71,7 +71,7 @@ def background(size: int, rng: np.random.Generator) -> Colors:
 
             canvas = canvas.filter(ImageFilter.BoxBlur(float(rng.uniform(1, 6))))
         picture = np.asarray(canvas, np.float32) / 255
-    return np.clip(picture, 0, 1)
+    return np.asarray(np.clip(picture, 0, 1))
 
 
 class Brush:

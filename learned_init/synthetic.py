@@ -196,7 +196,7 @@ def draw_landmarks(true: Float[np.ndarray, "68 2"], rng: np.random.Generator) ->
         few = [36, 39, 42, 45, 33]
         found[few] = noisy[few]
         return found
-    return noisy
+    return np.asarray(noisy)
 
 
 def draw_hair(rng: np.random.Generator) -> tuple[Hair | None, Float[np.ndarray, "3"]]:
@@ -253,4 +253,4 @@ def finish(picture: Float[np.ndarray, "s s 3"], rng: np.random.Generator) -> UIn
 
 
 def _project(points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 2"]:
-    return FOCAL_PX * points[:, :2] / points[:, 2:]
+    return np.asarray(FOCAL_PX * points[:, :2] / points[:, 2:])

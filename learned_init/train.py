@@ -124,7 +124,7 @@ class Training:
         self.students = {model.name: Student.of(model) for model in models}
         sizes = {name: student.sizes for name, student in self.students.items()}
         torch.manual_seed(self.settings.seed)
-        self.network = Network(sizes).to(memory_format=torch.channels_last)
+        self.network = Network(sizes)
         self.average = Network(sizes)
         self.average.load_state_dict(self.network.state_dict())
         self.optimiser = torch.optim.AdamW(
@@ -221,7 +221,8 @@ class Training:
         self.network.train()
         with torch.autocast("cpu", torch.bfloat16):
             features = self.network.trunk(images, landmarks)
-        loss, report = torch.zeros(()), {}
+        loss = torch.zeros(())
+        report: dict[str, float] = {}
         for part, (name, batch) in zip(features.float().split(share), batches.items(), strict=True):
             found = losses(self.network.heads[name](part), batch, self.students[name].yard, flips[name])
             loss = loss + total(found) / len(batches)

@@ -136,5 +136,4 @@ def read_weights(path: Path, model: LinearFaceModel) -> Initialiser:
         raise ModelFileError(
             f"{path} names triangles that {model.name} has not: it was trained on another version"
         )
-    trunk.to(memory_format=torch.channels_last).eval()
-    return Initialiser(trunk, head.eval(), points, errors, card)
+    return Initialiser(trunk.eval(), head.eval(), points, errors, card)

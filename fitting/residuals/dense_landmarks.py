@@ -52,7 +52,8 @@ class DenseLandmarkResidual(AbstractResidual):
         seen = torch.from_numpy(self.seen.pixels).to(pixels)
         noise = whitened(pixels - seen) + response.T @ (shapes @ whitened(pixels - mean))
         noise = weight * noise
-        return (noise - patterns.T @ (shrink * (patterns @ noise))) / self.seen.floor**0.5
+        found: Tensor = (noise - patterns.T @ (shrink * (patterns @ noise))) / self.seen.floor**0.5
+        return found
 
     def flat(self, rows: Float[np.ndarray, "k points 2"]) -> Float[np.ndarray, "k rows"]:
         return rows.reshape(len(rows), 2 * len(self.seen.pixels))
@@ -79,7 +80,7 @@ class DenseLandmarkResidual(AbstractResidual):
         patterns = self.flat(self.seen.patterns)
         shrink = self.shrink.reshape(-1, *[1] * (rows.ndim - 1))
         found: Float[np.ndarray, "rows *columns"] = rows - patterns.T @ (shrink * (patterns @ rows))
-        return found / np.sqrt(self.seen.floor)
+        return np.asarray(found / np.sqrt(self.seen.floor))
 
     def values(self, scene: Scene) -> Float[np.ndarray, "rows"]:
         return self.decorrelated(self.row_weight * self.noise(scene))
