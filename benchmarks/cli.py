@@ -289,6 +289,21 @@ def synthetic(
     finish(report, out)
 
 
+@bench.command("init")
+@click.option("--model", default="builtin", show_default=True, help="A model's name or file.")
+@click.option("--data", type=FOLDER, help="Path-traced heads; without it, pictures drawn with the model.")
+@click.option("--out", type=OUTPUT, required=True)
+@click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
+@click.option("--limit", "count", type=int, default=60, show_default=True, help="How many pictures.")
+@click.option("--jobs", type=int, default=1, show_default=True)
+@fails_with_a_sentence
+def starts(model: str, data: Path | None, out: Path, method: str, count: int, jobs: int) -> None:
+    """The landmark start against the network's: errors before and after the fit, steps, time."""
+    from facefit.benchmarks.starts import evaluate_starts
+
+    finish(evaluate_starts(out, model=model, data=data, method=method, count=count, jobs=jobs), out)
+
+
 @bench.command()
 @click.option("--model", default="builtin", show_default=True, help="A model's name or file.")
 @click.option("--models", multiple=True, help="Others, to see how time grows with vertices and modes.")

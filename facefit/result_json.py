@@ -20,6 +20,8 @@ from facefit.result_trust import sigma_lists, uncertainty_arrays, uncertainty_en
 
 FORMAT = 1
 
+# dlib's 68-point file was trained on iBUG 300-W, whose terms exclude commercial use.
+LANDMARK_LICENCE = {"dlib": "non-commercial", "facefit": "free", "given": "as given"}
 SCALE_STATEMENT = (
     "One photograph does not determine absolute size: a small face nearby and a large one further away give "
     "the same picture. Lengths are millimetres of an average adult head; the size is the model's prior, not "
@@ -62,6 +64,8 @@ def result_dict(result: FitResult) -> dict[str, Any]:
         "landmarks": {
             "scheme": "iBUG 68, number = position in the list",
             "frame": PHOTO_FRAME,
+            "by": photo.landmarks_by,
+            "licence_class": LANDMARK_LICENCE[photo.landmarks_by],
             "found": None if photo.landmarks is None else photo.landmarks.round(3).tolist(),
             "fitted": None if result.landmarks_fitted is None else result.landmarks_fitted.round(3).tolist(),
             "mean_error_of_outer_eye_distance": result.landmark_error,
