@@ -115,7 +115,10 @@ def exact(
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_photograph_alone_is_enough_from_a_start_nearby(seed: int) -> None:
-    """No landmarks; from the mean face in white light, 2 degrees, 4 mm and 15 mm in depth off."""
+    """No landmarks; from the mean face in white light, 2 degrees, 4 mm and 15 mm in depth off.
+
+    The dense stage goes on until it rests (12 steps): on its six, seed 7 stops at 0.36, by the exact matrix, too.
+    """
     truth, model = toy_scene(seed, 15.0), toy_model()
     random = torch.Generator().manual_seed(seed)
     turn, shift = torch.randn(3, generator=random), torch.randn(3, generator=random)
@@ -125,7 +128,12 @@ def test_the_photograph_alone_is_enough_from_a_start_nearby(seed: int) -> None:
             truth.pose.translation_mm + torch.tensor([4.0, 4.0, 15.0]) * shift,
         )
     )
-    colour = tuple(stage for stage in STANDARD if stage.photometric_px)
+    patient = GaussNewton(steps=20, tolerance=1e-4)
+    colour = tuple(
+        replace(stage, solver=patient) if stage.name == "dense" else stage
+        for stage in STANDARD
+        if stage.photometric_px
+    )
     found = fit(replace(observe(truth), landmarks=None), model, start=start, stages=colour)
     mean_face = error_mm(start, truth, model).mean()
     assert error_mm(found.scene, truth, model).mean() < 0.35 * mean_face
