@@ -286,7 +286,9 @@ def _looks(predictor: Any, upright: UInt8[np.ndarray, "size size 3"]) -> Float[n
             rectangle = dlib.rectangle(left, top, left + side - 1, top + side - 1)
             points = np.array([(p.x + 0.5, p.y + 0.5) for p in predictor(picture, rectangle).parts()])
             if sign < 0:
-                points = np.stack([3 * _FACE_PX - points[:, 0], points[:, 1]], axis=1)[list(MIRRORED_LANDMARKS)]
+                points = np.stack([3 * _FACE_PX - points[:, 0], points[:, 1]], axis=1)[
+                    list(MIRRORED_LANDMARKS)
+                ]
             looks.append(points)
     return np.array(looks)
 
