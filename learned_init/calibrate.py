@@ -30,7 +30,7 @@ def whitened_errors(
     """
     errors, displacements = [], []
     for batch in batches:
-        guess = head(trunk(*inputs(batch, torch.zeros(len(batch["image"]), dtype=torch.bool))))
+        guess = head(*trunk(*inputs(batch, torch.zeros(len(batch["image"]), dtype=torch.bool))))
         errors.append(whitened(guess, guess.points - batch["points"]))
         displacements.append(whitened(guess, displacement(batch, yard)))
     return np.concatenate(errors), np.concatenate(displacements)

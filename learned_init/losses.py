@@ -23,7 +23,7 @@ TYPICAL_PX_PER_MM, TYPICAL_MM = 0.45, 700.0
 # x-odd harmonics change sign in a mirror: (1, 1), (2, -2), (2, 1).
 MIRRORED_HARMONICS = (1, 1, 1, -1, -1, 1, 1, -1, 1)
 # Means of absolute errors in their units times these make the loss.
-WEIGHTS = {"points": 2.0, "identity": 0.5, "expression": 0.5, "albedo": 8.0, "lighting": 2.0, "rotation": 0.3,
+WEIGHTS = {"points": 2.0, "found": 0.7, "identity": 0.5, "expression": 0.5, "albedo": 8.0, "lighting": 2.0, "rotation": 0.3,
            "centre": 0.3, "size": 15.0, "distance": 3.0, "likelihood": 0.3}  # fmt: skip
 
 Batch = dict[str, Tensor]
@@ -72,13 +72,17 @@ def losses(guess: Guess, truth: Batch, yard: Yardstick, flipped: Bool[Tensor, "b
     # A point counts as far as the network can hope to know it: else hidden points in dark profiles, which nobody could
     # place, would pull as hard as the corners of eyes.
     sure = (-guess.points_log_sigma.detach().mean(-1)).exp()
-    found = {"points": charbonnier(guess.points - true_points(truth, yard, flipped), 0.3, sure / sure.mean())}
+    true = true_points(truth, yard, flipped)
+    found = {
+        "points": charbonnier(guess.points - true, 0.3, sure / sure.mean()),
+        "found": charbonnier(guess.found - true, 0.3, sure / sure.mean()),
+    }
     blocks = guess.blocks
     for name in ("identity", "expression", "albedo"):
         basis = getattr(yard, name).flatten(1)
-        true = truth["neutral"] if name == "identity" else by_point(truth[name] @ basis)
-        true = torch.where(flipped[:, None, None], mirrored(true, yard, name != "albedo"), true)
-        found[name] = charbonnier(by_point(blocks[name] @ basis) - true, 0.02 if name == "albedo" else 0.3)
+        moved = truth["neutral"] if name == "identity" else by_point(truth[name] @ basis)
+        moved = torch.where(flipped[:, None, None], mirrored(moved, yard, name != "albedo"), moved)
+        found[name] = charbonnier(by_point(blocks[name] @ basis) - moved, 0.02 if name == "albedo" else 0.3)
     sign = torch.tensor(MIRRORED_HARMONICS).float()[:, None]
     light = by_point(truth["lighting"])
     light = torch.where(flipped[:, None, None], light * sign, light)

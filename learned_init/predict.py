@@ -113,7 +113,7 @@ def look(
     other = torch.stack([SIZE_PX - other[..., 0], other[..., 1]], -1)
     both = torch.cat([pictures, pictures.flip(3)]).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        guess: Guess = network.head(network.trunk(both, torch.cat([seen, other])))
+        guess: Guess = network.head(*network.trunk(both, torch.cat([seen, other])))
     points, spread = guess.points.double().numpy(), covariance_of(guess)
     mirror, count = network.points.mirror, len(crops)
     back = points[count:, mirror]

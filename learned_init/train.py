@@ -220,11 +220,14 @@ class Training:
         landmarks = torch.cat([m for _, m in seen])
         self.network.train()
         with torch.autocast("cpu", torch.bfloat16):
-            features = self.network.trunk(images, landmarks)
+            features, local = self.network.trunk(images, landmarks)
         loss = torch.zeros(())
         report: dict[str, float] = {}
-        for part, (name, batch) in zip(features.float().split(share), batches.items(), strict=True):
-            found = losses(self.network.heads[name](part), batch, self.students[name].yard, flips[name])
+        parts = zip(features.float().split(share), local.float().split(share), batches.items(), strict=True)
+        for part, there, (name, batch) in parts:
+            found = losses(
+                self.network.heads[name](part, there), batch, self.students[name].yard, flips[name]
+            )
             loss = loss + total(found) / len(batches)
             report |= {f"{name} {key}": float(value.detach()) for key, value in found.items()}
         for group in self.optimiser.param_groups:
@@ -258,8 +261,8 @@ class Training:
             for number in sorted(aside.shards)[:limit]:
                 for batch in aside.all_of(number, 128):
                     flipped = torch.zeros(len(batch["image"]), dtype=torch.bool)
-                    features = self.average.trunk(*inputs(batch, flipped))
-                    found = losses(self.average.heads[name](features), batch, student.yard, flipped)
+                    guess = self.average.heads[name](*self.average.trunk(*inputs(batch, flipped)))
+                    found = losses(guess, batch, student.yard, flipped)
                     rows.append({key: float(value) for key, value in found.items()})
             if rows:
                 report |= {f"{name} {key}": float(np.mean([row[key] for row in rows])) for key in rows[0]}

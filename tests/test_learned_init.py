@@ -148,7 +148,7 @@ def test_any_crop_and_any_landmarks_give_a_finite_guess() -> None:
     marks = torch.full((3, 68, 2), torch.nan)
     marks[1] = 1e6
     marks[2, :5] = 40.0
-    guess = network.head(network.trunk(images, marks))
+    guess = network.head(*network.trunk(images, marks))
     assert torch.isfinite(guess.points).all() and torch.isfinite(guess.points_log_sigma).all()
     assert all(
         torch.isfinite(block).all() for block in (*guess.blocks.values(), *guess.blocks_log_sigma.values())
@@ -174,7 +174,7 @@ def perfect(batch: dict[str, torch.Tensor], flipped: torch.Tensor) -> Guess:
     points = true_points(batch, yard, flipped)
     zero = torch.zeros_like(points)
     return Guess(
-        points, zero, zero[..., 0], blocks, {name: torch.zeros_like(b) for name, b in blocks.items()}
+        points, zero, zero[..., 0], blocks, {name: torch.zeros_like(b) for name, b in blocks.items()}, points
     )
 
 
@@ -226,7 +226,7 @@ def test_a_perfect_guess_is_the_scene(roll: float) -> None:
     guess = Guess(
         torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), torch.zeros(1, 1),
         {name: block[None] for name, block in blocks.items()},
-        {name: torch.full_like(block[None], -3.0) for name, block in blocks.items()},
+        {name: torch.full_like(block[None], -3.0) for name, block in blocks.items()}, torch.zeros(1, 1, 2),
     )  # fmt: skip
     dense = dense_landmarks(network, MODEL, photo, np.tile(np.eye(2), (len(points), 1, 1)), crop)
     found = decode(guess, dense, crop, replace(observe(truth), focal_sigma=0.3), MODEL).scene
@@ -264,8 +264,8 @@ def test_weights_come_back_and_say_the_same(tmp_path: Path) -> None:
     write_weights(path, untrained())
     found = read_weights(path, MODEL)
     image, marks = torch.rand(1, 3, 128, 128), torch.full((1, 68, 2), torch.nan)
-    one = untrained().head(untrained().trunk(image, marks)).points
-    two = found.head(found.trunk(image, marks)).points
+    one = untrained().head(*untrained().trunk(image, marks)).points
+    two = found.head(*found.trunk(image, marks)).points
     # Half precision of the weights.
     torch.testing.assert_close(one, two, atol=0.1, rtol=0)
     assert found.card == untrained().card
