@@ -2,9 +2,9 @@
 
 A figure without its protocol's name means nothing here; columns of different protocols are never comparable.
 
-- `micc-deng`: scan cropped to 95 mm around the nose tip, similarity with a scale per mesh, RMSE per mesh,
+- `micc-deng`: scan cropped to 95 mm around the nose tip, ICP with a scale per mesh, RMSE per mesh,
   averaged (Deng et al. 2019, as its first author describes it; there is no public code).
-- `micc-genova`: one scale for all meshes, rigid, mean over the region both surfaces cover (Genova et al.
+- `micc-genova`: one scale for all meshes, rigid ICP, mean over the region both surfaces cover (Genova et al.
   2018; the evaluator was never published).
 - `micc-ganfit`: similarity ICP on vertices, mean of both directions within 95 mm of landmark 30 (60 mm for
   subject 28), the better of the two scans (Gecer et al. 2019, public code; its scans are registered to a
@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from facefit.benchmarks.alignment import refine
+from facefit.benchmarks import icp
 from facefit.benchmarks.estimate import as_prediction, estimate, model_label, model_named, write_prediction
 from facefit.benchmarks.meshfiles import SurfaceMesh
 from facefit.benchmarks.metrics import Points, Similarity, Surface, lengths, procrustes
@@ -61,10 +61,12 @@ def micc_error(
     if protocol == "micc-ganfit":
         return _both_directions(placed, scan, GANFIT_RADIUS_MM.get(subject, CROP_MM))
     surface, points = Surface(placed, threads=1), scan.crop(CROP_MM)
-    best = refine(surface, points, scale=protocol == "micc-deng", tolerance=1e-6)
+    motion = icp.isotropic(placed, points) if protocol == "micc-deng" else icp.rigid(placed, points)
+    closest, _ = surface.closest(motion.inverse.apply(points))
+    distances = lengths(motion.apply(closest) - points)
     if protocol == "micc-deng":
-        return float(np.sqrt((best.distances**2).mean()))
-    return float(best.distances[_covered(placed, surface, best.transform, points)].mean())
+        return float(np.sqrt((distances**2).mean()))
+    return float(distances[_covered(placed, surface, motion, points)].mean())
 
 
 def _covered(
@@ -93,7 +95,7 @@ def _both_directions(placed: SurfaceMesh, scan: LabelledScan, radius: float) -> 
         if before - error <= GANFIT_STANDSTILL_MM:
             break
         before = error
-        moved = procrustes(moved[near], closest).apply(moved)
+        moved = icp.paired(moved[near], closest).apply(moved)
     back = Surface(SurfaceMesh(moved, placed.triangles), threads=1).distance(scan.crop(radius))
     return (error + float(back.mean())) / 2
 
