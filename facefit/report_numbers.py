@@ -34,7 +34,7 @@ def key_figures(result: FitResult) -> str:
         ("landmark error", number(100 * result.landmark_error, "%", 1), "of the outer eye distance"),
         ("colour error", number(255 * result.photometric_rms, "", 1), "grey levels, RMS over the face"),
         ("pixels used", number(100 * result.pixels_used, "%", 0), "of the visible face"),
-        ("head turn, pitch", f"{yaw:+.0f}°, {pitch:+.0f}°", "to the subject's left, up"),
+        ("head turned", turned_in_words(yaw, pitch), "from the camera, by the subject's own left and right"),
         ("field of view", f"{camera.field_of_view_deg:.0f}°", _FOCAL[camera.focal_source]),
         ("fitting time", number(result.seconds, "s", 2), ""),
     ]
@@ -42,6 +42,13 @@ def key_figures(result: FitResult) -> str:
         f"<div><dt>{escape(label)}</dt><dd><b>{escape(value)}</b><span>{escape(note)}</span></dd></div>"
         for label, value, note in entries
     )
+
+
+def turned_in_words(yaw: float, pitch: float) -> str:
+    """Where the face looks, in whole degrees: 17° right, 3° down."""
+    turns = ((round(yaw), "left", "right"), (round(pitch), "up", "down"))
+    words = [f"{abs(angle)}° {plus if angle > 0 else minus}" for angle, plus, minus in turns if angle]
+    return ", ".join(words) or "0°"
 
 
 def camera_table(result: FitResult) -> str:
@@ -109,6 +116,9 @@ def number(value: float, unit: str = "", digits: int | None = None) -> str:
     """A figure as a person reads it; a dash where there is none."""
     if not math.isfinite(value):
         return "–"
+    # A cost that differs from none by rounding only.
+    if digits is None and abs(value) < 1e-9:
+        value = 0.0
     text = f"{value:.4g}" if digits is None else f"{value:.{digits}f}"
     return f"{text} {unit}".strip()
 

@@ -27,7 +27,7 @@ class Status(enum.Enum):
     """How a solver ended; the value is the sentence a user reads."""
 
     CONVERGED = "The fit converged."
-    STEPS_USED = "The fit took all the steps of its recipe."
+    STEPS_USED = "The fit took all its planned steps."
     NO_DESCENT = "No step lowered the cost any further."
     NOT_FINITE = "The cost became infinite or NaN; the last finite state was kept."
     BEHIND_CAMERA = "Part of the face ended up behind the camera: the landmarks are those of no face."

@@ -43,8 +43,9 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        why = "; ".join(self.reasons) or "nothing speaks against it"
-        return f"{self.grade}: {why}"
+        if not self.reasons:
+            return f"{self.grade}: nothing speaks against it"
+        return f"{self.grade}{', but' if self.grade == 'good' else ':'} {'; '.join(self.reasons)}"
 
 
 def verdict(result: FitResult) -> Verdict:

@@ -18,6 +18,7 @@ from facefit.errors import UnreadableInput
 from facefit.fitting.result import FitResult
 from facefit.mesh import split_seams
 from facefit.report import report, report_html
+from facefit.report_numbers import turned_in_words
 from facefit.report_pictures import head_views
 from facefit.report_scene import viewer_scene
 from facefit.texture import Texture, bake_texture
@@ -155,3 +156,9 @@ def test_readers_without_webgl_see_the_head_in_four_views(result: FitResult, tex
         covered = (quarter != quarter[0, 0]).any(2)
         assert 0.1 < covered.mean() < 0.8
     assert not np.array_equal(quarters[0], quarters[1])
+
+
+def test_where_a_head_looks_is_said_without_signs() -> None:
+    assert turned_in_words(-16.5, -2.6) == "16° right, 3° down"
+    assert turned_in_words(4.0, 26.2) == "4° left, 26° up"
+    assert turned_in_words(0.3, -0.4) == "0°"

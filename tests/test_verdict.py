@@ -15,6 +15,7 @@ from facefit.fitting.recipe import fit
 from facefit.fitting.result import FitResult
 from facefit.fitting.stages import FAST
 from facefit.fitting.uncertainty import face_parts, in_words, part_sigma_mm
+from facefit.fitting.verdict import Verdict
 
 GRADES = ("good", "usable", "poor")
 
@@ -73,3 +74,9 @@ def test_parts_are_told_from_surest_to_least_sure() -> None:
     told = in_words(part_sigma_mm(model, sigma))
     figures = [float(word.split("+-")[1].split()[0]) for word in told.split(";")[0].split(", ")]
     assert figures == sorted(figures) and "scale is a prior" in told
+
+
+def test_a_good_fit_with_a_doubt_is_not_praised_for_the_doubt() -> None:
+    assert Verdict("good", 1.0, ()).sentence == "good: nothing speaks against it"
+    assert Verdict("good", 1.0, ("the face is small",)).sentence == "good, but the face is small"
+    assert Verdict("poor", 9.0, ("it is dark", "it is small")).sentence == "poor: it is dark; it is small"
