@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 def test_every_option_is_in_the_readme_and_the_other_way_round() -> None:
     table = README.split("## On the command line")[1].split("## ")[0]
-    promised = set(re.findall(r"`(--[a-z]+)", table)) | set(re.findall(r"`(-[a-z])`", table))
+    promised = set(re.findall(r"`(--[a-z-]+)", table)) | set(re.findall(r"`(-[a-z])`", table))
     real = {name for parameter in cli.fit_photos.params for name in parameter.opts if name.startswith("-")}
     assert promised == real
 
