@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from facefit.benchmarks.estimate import model_facts
-from facefit.benchmarks.heads import CORRESPONDENCE, KINDS, HeadsWork, subject_arrays
+from facefit.benchmarks.heads import CORRESPONDENCE, KINDS, HeadsWork, chosen, subject_arrays
 from facefit.benchmarks.heads_truth import correspondences
 from facefit.benchmarks.meshfiles import read_mesh
 from facefit.benchmarks.model_space import SpaceWork
@@ -42,7 +42,7 @@ def evaluate_ablation(
     only: str | None = None,
 ) -> Report:
     """Run the full recipe and every variant; "what it buys" is the rise of the error without it."""
-    images = [image for image in Dataset(data).images() if only is None or only in image.key][:limit]
+    images = chosen(Dataset(data), only)[:limit]
     scans = Run(out, {"data": data.name, **model_facts(model)}, ("models", "benchmarks"))
     subjects = subject_arrays(scans, SpaceWork(data, model), images, jobs)
     names = [method, *(f"{method}{WITHOUT}{name}" for name in variants(recipe(method)))]
@@ -67,7 +67,13 @@ def evaluate_ablation(
     for entry in table[1:]:
         entry["change"] = _minus(entry["median"], table[0]["median"])
         entry["ms more"] = _minus(table[0]["ms"], entry["ms"])
-    report = Report(f"Ablation of {method}, NoW protocol, mm.", settings, rows, table, COLUMNS)
+    curves = {
+        name: [
+            run.arrays(r["item"])["non-metrical"] for r in rows if r["variant"] == name and r["error"] is None
+        ]
+        for name in names
+    }
+    report = Report(f"Ablation of {method}, NoW protocol, mm.", settings, rows, table, COLUMNS, curves)
     report.write(out)
     return report
 

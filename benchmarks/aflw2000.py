@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from facefit.benchmarks.estimate import FaceEstimate, estimate, model_label
 from facefit.benchmarks.metrics import landmark_error
-from facefit.benchmarks.report import Report
+from facefit.benchmarks.report import Report, curves_of
 from facefit.benchmarks.run import Arrays, Row, Run, run_items
 from facefit.benchmarks.statistics import mean_interval
 from facefit.errors import UnreadableInput
@@ -209,7 +209,9 @@ def evaluate_aflw2000(
         "head pose MAE (deg)": pose_errors(rows),
         f"landmark accuracy at {ACCURACY_AT:.0f} % NME": accuracy,
     }
-    report = Report("AFLW2000-3D, NME in per cent of the box.", settings, rows, table, COLUMNS, {}, extra)
+    headline = "AFLW2000-3D, NME in per cent of the box."
+    curves, axes = curves_of(rows, measures), ("NME of an image [%]", "Percentage of images")
+    report = Report(headline, settings, rows, table, COLUMNS, curves, extra, axes)
     report.write(out)
     return report
 

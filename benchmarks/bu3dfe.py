@@ -17,7 +17,7 @@ from facefit.benchmarks import icp
 from facefit.benchmarks.estimate import FaceEstimate, estimate, model_label
 from facefit.benchmarks.meshfiles import SurfaceMesh, read_mesh
 from facefit.benchmarks.metrics import Points, Similarity, Surface, lengths
-from facefit.benchmarks.report import Report
+from facefit.benchmarks.report import Report, curves_of
 from facefit.benchmarks.run import Arrays, Row, Run, run_items
 from facefit.benchmarks.statistics import mean_interval
 from facefit.errors import UnreadableInput
@@ -120,6 +120,9 @@ def evaluate_bu3dfe(
                 "interval": mean_interval(by_subject),
             }
         )
-    report = Report("BU-3DFE, posed faces, protocol bu3dfe-95mm.", settings, rows, table, COLUMNS)
+    headline = "BU-3DFE, posed faces, protocol bu3dfe-95mm."
+    curves = curves_of(rows, ["error mm"])
+    axes = ("Mean error of a scan [mm]", "Percentage of scans")
+    report = Report(headline, settings, rows, table, COLUMNS, curves, axes=axes)
     report.write(out)
     return report

@@ -20,6 +20,7 @@ UNIT = click.Choice(["mm", "cm", "m"])
 SET = click.Choice(["validation", "test"])
 LANDMARKS = click.Choice(["detected", "truth"])
 PHOTO = click.Path(exists=True, dir_okay=False, path_type=Path)
+AT_LEAST_ONE = click.IntRange(min=1)
 OUTPUT = click.Path(file_okay=False, path_type=Path)
 
 
@@ -68,10 +69,10 @@ def finish(report: Report, out: Path) -> None:
     help="`truth` gives the fit the manifest's landmarks: what a perfect detector would buy.",
 )
 @click.option("--together", is_flag=True, help="Fit the images of a head as photographs of one person.")
-@click.option("--limit", type=int, help="Only the first N images.")
+@click.option("--limit", type=AT_LEAST_ONE, help="Only the first N images.")
 @click.option("--ablate", is_flag=True, help="Fit again without each term and stage: what each buys.")
 @click.option("--only", help="Only images whose SUBJECT/CHALLENGE/NAME contains this.")
-@click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
+@click.option("--jobs", type=AT_LEAST_ONE, default=1, show_default=True, help="Processes, one thread each.")
 @fails_with_a_sentence
 def heads(
     ablate: bool,
@@ -111,8 +112,8 @@ def heads(
 @click.option("--identities-of", help="Instead of --data: random identities of this model as scans.")
 @click.option("--model", default="builtin", show_default=True, help="A model's name or file.")
 @click.option("--out", type=OUTPUT, required=True)
-@click.option("--limit", type=int, help="Only the first N subjects.")
-@click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
+@click.option("--limit", type=AT_LEAST_ONE, help="Only the first N subjects.")
+@click.option("--jobs", type=AT_LEAST_ONE, default=1, show_default=True, help="Processes, one thread each.")
 @fails_with_a_sentence
 def model_space(
     data: Path | None, identities_of: str | None, model: str, out: Path, limit: int | None, jobs: int
@@ -136,8 +137,8 @@ def model_space(
 @click.option("--image-set", type=SET, default="validation", show_default=True)
 @click.option("--predict-only", is_flag=True, help="Write predictions (the test set has no public scans).")
 @click.option("--check", is_flag=True, help="Only name the mistakes found in the predictions.")
-@click.option("--limit", type=int, help="Only the first N images.")
-@click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
+@click.option("--limit", type=AT_LEAST_ONE, help="Only the first N images.")
+@click.option("--jobs", type=AT_LEAST_ONE, default=1, show_default=True, help="Processes, one thread each.")
 @fails_with_a_sentence
 def now(
     data: Path,
@@ -193,8 +194,8 @@ def now(
 @click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
 @click.option("--predictions", type=FOLDER, help="SUBJECT/SETTING.ply with .npy, of any method, instead.")
 @click.option("--landmarks-dir", type=FOLDER, help="Folder of the scans' 68 landmarks, .ljson, .npy or .txt.")
-@click.option("--limit", type=int, help="Only the first N subjects.")
-@click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
+@click.option("--limit", type=AT_LEAST_ONE, help="Only the first N subjects.")
+@click.option("--jobs", type=AT_LEAST_ONE, default=1, show_default=True, help="Processes, one thread each.")
 @fails_with_a_sentence
 def micc(
     data: Path,
@@ -223,8 +224,8 @@ def micc(
 @click.option("--model", default="builtin", show_default=True, help="A model's name or file.")
 @click.option("--out", type=OUTPUT, required=True)
 @click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
-@click.option("--limit", type=int, help="Only the first N images.")
-@click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
+@click.option("--limit", type=AT_LEAST_ONE, help="Only the first N images.")
+@click.option("--jobs", type=AT_LEAST_ONE, default=1, show_default=True, help="Processes, one thread each.")
 @fails_with_a_sentence
 def aflw2000(
     data: Path, configs: Path | None, model: str, out: Path, method: str, limit: int | None, jobs: int
@@ -244,8 +245,8 @@ def aflw2000(
 @click.option("--model", default="builtin", show_default=True, help="A model's name or file.")
 @click.option("--out", type=OUTPUT, required=True)
 @click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
-@click.option("--limit", type=int, help="Only the first N images.")
-@click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
+@click.option("--limit", type=AT_LEAST_ONE, help="Only the first N images.")
+@click.option("--jobs", type=AT_LEAST_ONE, default=1, show_default=True, help="Processes, one thread each.")
 @fails_with_a_sentence
 def bu3dfe(data: Path, model: str, out: Path, method: str, limit: int | None, jobs: int) -> None:
     """BU-3DFE: posed faces against the scan of the same photograph (protocol bu3dfe-95mm)."""
@@ -258,8 +259,8 @@ def bu3dfe(data: Path, model: str, out: Path, method: str, limit: int | None, jo
 @click.option("--data", type=FOLDER, required=True, help="REALY's regions, keypoints and metrical_scale.txt.")
 @click.option("--predictions", type=FOLDER, required=True, help="ID.obj and keypoints.txt of their topology.")
 @click.option("--out", type=OUTPUT, required=True)
-@click.option("--limit", type=int, help="Only the first N scans.")
-@click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
+@click.option("--limit", type=AT_LEAST_ONE, help="Only the first N scans.")
+@click.option("--jobs", type=AT_LEAST_ONE, default=1, show_default=True, help="Processes, one thread each.")
 @fails_with_a_sentence
 def realy(data: Path, predictions: Path, out: Path, limit: int | None, jobs: int) -> None:
     """REALY: error by region, re-implemented and not verified against the official evaluation."""
@@ -274,8 +275,8 @@ def realy(data: Path, predictions: Path, out: Path, limit: int | None, jobs: int
 @click.option("--out", type=OUTPUT, required=True)
 @click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
 @click.option("--landmarks", type=LANDMARKS, default="detected", show_default=True)
-@click.option("--limit", "count", type=int, default=50, show_default=True, help="How many pictures.")
-@click.option("--jobs", type=int, default=1, show_default=True, help="Processes, one thread each.")
+@click.option("--limit", "count", type=AT_LEAST_ONE, default=50, show_default=True, help="How many pictures.")
+@click.option("--jobs", type=AT_LEAST_ONE, default=1, show_default=True, help="Processes, one thread each.")
 @fails_with_a_sentence
 def synthetic(
     model: str, draw: str | None, out: Path, method: str, landmarks: str, count: int, jobs: int
@@ -294,8 +295,8 @@ def synthetic(
 @click.option("--data", type=FOLDER, help="Path-traced heads; without it, pictures drawn with the model.")
 @click.option("--out", type=OUTPUT, required=True)
 @click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
-@click.option("--limit", "count", type=int, default=60, show_default=True, help="How many pictures.")
-@click.option("--jobs", type=int, default=1, show_default=True)
+@click.option("--limit", "count", type=AT_LEAST_ONE, default=60, show_default=True, help="How many pictures.")
+@click.option("--jobs", type=AT_LEAST_ONE, default=1, show_default=True)
 @fails_with_a_sentence
 def starts(model: str, data: Path | None, out: Path, method: str, count: int, jobs: int) -> None:
     """The landmark start against the network's: errors before and after the fit, steps, time."""
@@ -310,7 +311,9 @@ def starts(model: str, data: Path | None, out: Path, method: str, count: int, jo
 @click.option("--out", type=OUTPUT, required=True)
 @click.option("--stages", "method", type=METHODS, default="standard", show_default=True)
 @click.option("--photo", type=PHOTO, help="Default: scikit-image's portrait of an astronaut.")
-@click.option("--jobs", type=int, default=1, show_default=True, help="Processes for the batch figure.")
+@click.option(
+    "--jobs", type=AT_LEAST_ONE, default=1, show_default=True, help="Processes for the batch figure."
+)
 @click.option("--threads", type=int, help="Of torch in the measured process; default torch's own.")
 @click.option("--quick", is_flag=True, help="Stages only: no scaling, batch or comparators.")
 @fails_with_a_sentence

@@ -151,7 +151,7 @@ def evaluate_heads(
         )
     if landmarks not in ("detected", "truth"):
         raise FacefitError(f"landmarks are 'detected' or 'truth', not {landmarks!r}")
-    images = [image for image in Dataset(data).images() if only is None or only in image.key][:limit]
+    images = chosen(Dataset(data), only)[:limit]
     settings = {
         "benchmark": "heads",
         "data": data.name,
@@ -198,6 +198,17 @@ def evaluate_heads(
     report = Report(headline, settings, rows, table, COLUMNS, curves, extra)
     report.write(out)
     return report
+
+
+def chosen(dataset: Dataset, only: str | None) -> list[Image]:
+    """The data set's images, or those whose key holds `only`."""
+    images = dataset.images()
+    found = [image for image in images if only is None or only in image.key]
+    if not found:
+        raise FacefitError(
+            f"no image's SUBJECT/CHALLENGE/NAME contains {only!r}; the first is {images[0].key}"
+        )
+    return found
 
 
 def subject_arrays(run: Run, work: SpaceWork, images: Sequence[Image], jobs: int) -> dict[str, Arrays]:

@@ -187,7 +187,10 @@ def read_picked_points(path: Path) -> Float[np.ndarray, "7 3"]:
     for tag in re.findall(r"<point\b[^>]*>", text):
         axes = dict(re.findall(r'\b([xyz])="([^"]*)"', tag))
         if set(axes) == {"x", "y", "z"}:
-            points.append([np.float32(axes[a]) for a in "xyz"])
+            try:
+                points.append([np.float32(axes[a]) for a in "xyz"])
+            except ValueError as error:
+                raise UnreadableInput(f"{path}: a picked point is not three numbers ({error})") from error
     found = np.array(points, np.float64).reshape(-1, 3)
     if found.shape != (7, 3) or not np.isfinite(found).all():
         raise UnreadableInput(f"{path}: {len(found)} picked points, NoW has seven")

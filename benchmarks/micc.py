@@ -31,7 +31,7 @@ from facefit.benchmarks.metrics import Points, Similarity, Surface, lengths, pro
 from facefit.benchmarks.micc_data import NOSE_TIP, LabelledScan, MiccData
 from facefit.benchmarks.now import Prediction
 from facefit.benchmarks.now_check import rim_vertices
-from facefit.benchmarks.report import Report
+from facefit.benchmarks.report import Report, curves_of
 from facefit.benchmarks.run import Arrays, Row, Run, run_items
 from facefit.benchmarks.statistics import mean_interval
 from facefit.errors import UnreadableInput
@@ -202,7 +202,9 @@ def evaluate_micc(
             line[f"{protocol} std"] = float(np.std(values)) if values else None
             line[f"{protocol} interval"] = mean_interval({row["subject"]: [row[protocol]] for row in good})
         table.append(line)
-    report = Report("Florence MICC, mm; the column's name is the protocol's.", facts, rows, table, COLUMNS)
+    headline = "Florence MICC, mm; the column's name is the protocol's."
+    axes = ("Error of a mesh [mm]", "Percentage of meshes")
+    report = Report(headline, facts, rows, table, COLUMNS, curves_of(rows, PROTOCOLS), axes=axes)
     report.write(out)
     return report
 

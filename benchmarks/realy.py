@@ -23,7 +23,7 @@ from facefit.benchmarks.meshfiles import SurfaceMesh, read_mesh
 from facefit.benchmarks.metrics import Points, Similarity, Surface, lengths, procrustes
 from facefit.benchmarks.nonrigid_icp import deform
 from facefit.benchmarks.now import IBUG_OF_NOW
-from facefit.benchmarks.report import Report
+from facefit.benchmarks.report import Report, curves_of
 from facefit.benchmarks.run import Arrays, Row, Run, run_items
 from facefit.benchmarks.statistics import mean_interval
 from facefit.errors import UnreadableInput
@@ -170,6 +170,8 @@ def evaluate_realy(
         }
         for region in (*REGIONS, "all")
     ]
-    report = Report("REALY, re-implemented, mm.", settings, rows, table, COLUMNS)
+    curves = curves_of(rows, (*REGIONS, "all"))
+    axes = ("Mean error of a scan [mm]", "Percentage of scans")
+    report = Report("REALY, re-implemented, mm.", settings, rows, table, COLUMNS, curves, axes=axes)
     report.write(out)
     return report

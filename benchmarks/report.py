@@ -27,6 +27,8 @@ class Report:
     columns: Mapping[str, str]
     curves: Curves = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    # What the curves measure and what they count.
+    axes: tuple[str, str] = ("Error [mm]", "Percentage")
 
     @property
     def failures(self) -> list[Row]:
@@ -61,13 +63,25 @@ class Report:
         write_csv(out / "rows.csv", self.rows)
         (out / "report.md").write_text(self.text, encoding="utf-8")
         if self.curves:
-            plot_cumulative(out / "cumulative.png", self.curves, str(self.settings.get("benchmark", "")))
+            title = str(self.settings.get("benchmark", ""))
+            plot_cumulative(out / "cumulative.png", self.curves, title, self.axes)
+
+
+def curves_of(rows: Sequence[Row], names: Sequence[str]) -> Curves:
+    """One value an item: the curves of benchmarks that score meshes or images, not vertices."""
+    good = [row for row in rows if row.get("error") is None]
+    return {
+        name: [np.array([r[name] for r in good if r.get(name) is not None], np.float64)] for name in names
+    }
 
 
 def plot_cumulative(
-    path: Path, curves: Mapping[str, Sequence[Float[np.ndarray, "n"]]], title: str = ""
+    path: Path,
+    curves: Mapping[str, Sequence[Float[np.ndarray, "n"]]],
+    title: str = "",
+    names: tuple[str, str] = ("Error [mm]", "Percentage"),
 ) -> None:
-    """Percentage of vertices within an error, 0 to 8 mm; the axes of the published NoW plots."""
+    """Percentage within an error, 0 to 8; the axes of the published NoW plots, where vertices are counted."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
@@ -77,8 +91,8 @@ def plot_cumulative(
         if distances and sum(map(len, distances)):
             ordered = np.sort(np.concatenate(list(distances)))
             share = 100 * np.searchsorted(ordered, grid, side="right") / len(ordered)
-            axes.plot(grid, share, label=f"{name} (median {np.median(ordered):.2f} mm)")
-    axes.set(xlim=(0, 8), ylim=(0, 100), xlabel="Error [mm]", ylabel="Percentage", title=title)
+            axes.plot(grid, share, label=f"{name} (median {np.median(ordered):.2f})")
+    axes.set(xlim=(0, 8), ylim=(0, 100), xlabel=names[0], ylabel=names[1], title=title)
     axes.set_xticks(range(9))
     axes.set_yticks(range(0, 101, 20))
     axes.grid(alpha=0.4)

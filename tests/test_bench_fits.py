@@ -171,3 +171,13 @@ def test_a_missing_folder_is_wrong_usage_and_a_wrong_one_says_what_is_missing(tm
     empty = ["heads", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
     found = CliRunner().invoke(bench, empty)
     assert found.exit_code == 4 and "imagepathsvalidation.txt" in found.output
+
+
+def test_a_choice_that_holds_no_image_is_wrong_usage_not_an_empty_table(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "imagepathsvalidation.txt").write_text("A/selfie/a.jpg\n")
+    arguments = ["heads", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    nobody = CliRunner().invoke(bench, [*arguments, "--only", "B"])
+    assert nobody.exit_code != 0 and "the first is A/selfie/a" in nobody.output
+    assert CliRunner().invoke(bench, [*arguments, "--limit", "0"]).exit_code == 2

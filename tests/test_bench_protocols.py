@@ -79,6 +79,28 @@ def test_micc_counts_missing_predictions_and_names_each_protocol(micc_data: Micc
     assert (line["subjects"], line["missing"]) == (1, 1)
     assert "micc-deng (mm)" in report.text and report.coverage == "1/6"
     assert "subject_02/Cooperative: no mesh" in report.text.replace(str(folder) + "/", "")
+    assert (tmp_path / "out" / "cumulative.png").stat().st_size > 100
+
+
+@pytest.mark.parametrize("fault", ["scan", "nan", "landmarks"])
+def test_micc_names_what_is_wrong_with_one_subject_and_measures_the_others(
+    micc_data: MiccData, tmp_path: Path, fault: str
+) -> None:
+    folder, scan = tmp_path / "predictions", micc_data.root / "subject_01" / "Model" / "frontal1" / "obj"
+    for subject in micc_data.subjects():
+        write_prediction(folder / subject / "Indoor", Prediction(face(), SEVEN))
+    if fault == "landmarks":
+        (scan / "scan.ljson").unlink()
+        said = "scan.obj: no landmarks"
+    else:
+        (scan / "scan.obj").write_text("v 0 0 nan\n" if fault == "nan" else "v one two three\n")
+        said = "vertices are NaN" if fault == "nan" else "not a readable OBJ mesh"
+    report = micc.evaluate_micc(
+        micc_data, tmp_path / "out", model="none", predictions=folder, settings=["Indoor"]
+    )
+    assert report.coverage == "1/2" and report.table[0]["missing"] == 1
+    assert [f["item"] for f in report.failures] == ["subject_01/Indoor"]
+    assert said in report.failures[0]["error"]
 
 
 def angles_to_label(pitch: float, yaw: float, roll: float) -> np.ndarray:

@@ -164,6 +164,13 @@ def test_a_broken_mesh_is_refused_with_its_name(tmp_path: Path, name: str, conte
         read_mesh(tmp_path / name)
 
 
+def test_a_picked_point_that_is_no_number_is_refused_with_the_files_name(tmp_path: Path) -> None:
+    path = tmp_path / "scan.pp"
+    path.write_text('<point x="abc" y="1" z="2"/>' * 7)
+    with pytest.raises(UnreadableInput, match=r"scan\.pp: a picked point is not three numbers"):
+        read_picked_points(path)
+
+
 def test_landmark_files_are_read_in_every_published_form(tmp_path: Path) -> None:
     points = np.arange(21, dtype=float).reshape(7, 3)
     np.save(tmp_path / "a.npy", points[None])
