@@ -110,6 +110,7 @@ def test_a_face_of_the_model_is_found_in_the_models_space() -> None:
     assert np.median(np.linalg.norm(found.placed - mesh.vertices, axis=1)[inside]) < 0.3
 
 
+@pytest.mark.slow
 def test_a_picture_is_its_seed() -> None:
     first, second, other = (
         photograph(draw_scene(toy_model(), rng), toy_model(), rng)
@@ -152,6 +153,7 @@ def test_every_variant_takes_one_thing_away() -> None:
         recipe("standard without magic")
 
 
+@pytest.mark.slow
 def test_heads_score_a_mean_face_and_leave_predictions(
     bench_data: Path, toy_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

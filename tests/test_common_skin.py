@@ -73,6 +73,7 @@ def test_what_nobody_sees_is_the_model_s() -> None:
     assert np.array_equal(found.albedo_mean, plain.albedo_mean)
 
 
+@pytest.mark.slow
 def test_common_skin_helps_the_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     """Landmarks of 1.5 pixels' error, three views: spots tie the views together more exactly."""
     model = toy_model()

@@ -180,6 +180,7 @@ def test_the_package_of_the_predictor_is_located_and_never_imported() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_faces_are_found_in_real_photographs(photographs: Path) -> None:
     frontal = [path for path in sorted(photographs.glob("*.*g")) if "profile" not in path.name]
     assert frontal
