@@ -14,7 +14,7 @@ from facefit.learned_init.network import Guess, Head, Trunk
 from facefit.learned_init.train import inputs
 from facefit.learned_init.weights import ErrorPatterns
 
-PATTERNS, SHAPES = 48, 100
+PATTERNS, SHAPES = 100, 150
 # Whitened errors beyond this are misses; the fit's robust weights deal with them, not its covariance.
 LARGEST_ERROR, LARGEST_DISPLACEMENT = 4.0, 30.0
 

@@ -23,8 +23,8 @@ TYPICAL_PX_PER_MM, TYPICAL_MM = 0.45, 700.0
 # x-odd harmonics change sign in a mirror: (1, 1), (2, -2), (2, 1).
 MIRRORED_HARMONICS = (1, 1, 1, -1, -1, 1, 1, -1, 1)
 # Means of absolute errors in their units times these make the loss.
-WEIGHTS = {"points": 2.0, "found": 0.7, "identity": 0.5, "expression": 0.5, "albedo": 8.0, "lighting": 2.0, "rotation": 0.3,
-           "centre": 0.3, "size": 15.0, "distance": 3.0, "likelihood": 0.3}  # fmt: skip
+WEIGHTS = {"points": 2.0, "found": 0.7, "identity": 0.5, "expression": 0.5, "albedo": 8.0, "lighting": 2.0,
+           "rotation": 0.3, "centre": 0.3, "size": 15.0, "distance": 3.0, "likelihood": 0.3}  # fmt: skip
 
 Batch = dict[str, Tensor]
 

@@ -100,9 +100,9 @@ class Trunk(nn.Module):
 class Guess:
     """What the network says of a batch: means and logarithms of standard deviations.
 
-    `points` in crop pixels, `found` where the map alone has them; `points_log_sigma` are two axes' and `points_skew` how the second follows the first:
-    the covariance is L L^T with L = [[s0, 0], [k s1, s1]]. `blocks` and `blocks_log_sigma` go by the names of
-    `Sizes.blocks`.
+    `points` in crop pixels, `found` where the map alone has them; `points_log_sigma` are two axes' and `points_skew`
+    how the second follows the first: the covariance is L L^T with L = [[s0, 0], [k s1, s1]]. `blocks` and
+    `blocks_log_sigma` go by the names of `Sizes.blocks`.
     """
 
     points: Float[Tensor, "batch points 2"]
@@ -125,7 +125,6 @@ class Head(nn.Module):
         self.sizes = sizes
         total = sum(sizes.blocks.values())
         self.points = nn.Linear(FEATURES, 2 * sizes.points)
-        self.spread = nn.Sequential(nn.Linear(FEATURES, 64), nn.ReLU(), nn.Linear(64, 3 * sizes.points))
         self.numbers = nn.Linear(FEATURES, total)
         self.certainty = nn.Linear(FEATURES, total)
         self.heat = nn.Conv2d(CHANNELS, sizes.points, 1)
@@ -133,7 +132,9 @@ class Head(nn.Module):
         self.layout = nn.Buffer(torch.zeros(sizes.points, 2))
         cell = (torch.arange(CELLS) + 0.5) * SIZE_PX / CELLS
         self.places = nn.Buffer(torch.cartesian_prod(cell, cell).flip(1), persistent=False)
-        for layer in (self.points, self.spread[2], self.numbers, self.certainty):
+        last = nn.Linear(64, 3 * sizes.points)
+        self.spread = nn.Sequential(nn.Linear(FEATURES, 64), nn.ReLU(), last)
+        for layer in (self.points, last, self.numbers, self.certainty):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
