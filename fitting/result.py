@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from facefit.fitting.detail.stage import Detail
     from facefit.fitting.stages import Stage
 
+# Whose the landmarks are decides what a result may be used for, as the model does.
+LANDMARK_TERMS = {
+    "dlib": "; landmarks by dlib (non-commercial)",
+    "facefit": "; landmarks by facefit (free)",
+    "given": "",
+}
+
 
 class Status(enum.Enum):
     """How a solver ended; the value is the sentence a user reads."""
@@ -132,7 +139,8 @@ class FitResult:
             f"{100 * self.pixels_used:.0f} % of face pixels used; {1000 * self.seconds:.0f} ms",
             f"head turned {yaw:+.0f} deg, pitch {pitch:+.0f}, roll {roll:+.0f}; field of view "
             f"{self.scene.camera.field_of_view_deg:.0f} deg ({self.scene.camera.focal_source})",
-            f"model {self.model.name} ({self.model.source.licence}, {self.model.source.licence_class})",
+            f"model {self.model.name} ({self.model.source.licence}, {self.model.source.licence_class})"
+            + LANDMARK_TERMS[self.observation.landmarks_by],
         ]
         if self.part_sigma_mm:
             lines.append(in_words(self.part_sigma_mm))
