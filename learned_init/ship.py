@@ -9,11 +9,17 @@ from pathlib import Path
 import facefit
 from facefit.learned_init.calibrate import error_patterns, whitened_errors
 from facefit.learned_init.network import Head
-from facefit.learned_init.train import TEST, VALIDATE, Student, Training
+from facefit.learned_init.shards import PICTURES, shard_path
+from facefit.learned_init.train import TEST, TRAIN, VALIDATE, Student, Training
 from facefit.learned_init.weights import Initialiser, write_weights
 
 # Shards of each kind that the closing figures are measured on.
 SHARDS = 2
+
+
+def drawn(folder: Path, name: str) -> int:
+    """How many shards of a model there are to train on."""
+    return sum(number % 20 in TRAIN and shard_path(folder, name, number).exists() for number in range(10_000))
 
 
 def ship(training: Training, name: str, path: Path) -> Initialiser:
@@ -35,9 +41,7 @@ def ship(training: Training, name: str, path: Path) -> Initialiser:
         "date": time.strftime("%Y-%m-%d"),
         "settings": asdict(training.settings),
         "steps": training.step,
-        "pictures": {
-            key: sum(len(s["image"]) for s in one.shards.values()) for key, one in training.students.items()
-        },
+        "pictures": {key: PICTURES * drawn(training.data, key) for key in training.students},
         "validation": {
             k: round(v, 4) for k, v in training.validate(VALIDATE, SHARDS).items() if k.startswith(name)
         },
