@@ -70,10 +70,14 @@ def draw_expression(model: LinearFaceModel, rng: np.random.Generator) -> Float[n
                 found[i] = full[i] * rng.uniform(0.3, 1.0)
     if rng.random() < 0.18 and "jawOpen" in names:
         found[names.index("jawOpen")] = full[names.index("jawOpen")] * rng.uniform(0.2, 1.0)
-    if rng.random() < 0.2:
+    if rng.random() < 0.25:
+        # A smile, often one that shows the teeth.
+        smile, parted = rng.uniform(0.2, 1.0), rng.uniform(0.0, 0.9) * (rng.random() < 0.6)
         for i, name in enumerate(names):
             if name.startswith("mouthSmile"):
-                found[i] = full[i] * rng.uniform(0.2, 1.0)
+                found[i] = full[i] * smile
+            elif name.startswith(("mouthUpperUp", "mouthLowerDown")):
+                found[i] = full[i] * parted
     if rng.random() < SYMMETRIC_SHARE:
         for left, right in side_pairs(names):
             found[right] = found[left]

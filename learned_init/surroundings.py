@@ -160,6 +160,26 @@ def mouth(
     return picture
 
 
+def brows(
+    picture: Colors, marks: Points, hair: Float[np.ndarray, "3"], width: float, rng: np.random.Generator
+) -> Colors:
+    """Hairs along the brows of a face `width` pixels between the outer corners of its eyes: bushy or a thin line, where
+    no model's albedo has them.
+    """
+    _, up = _frame(marks)
+    thick, dense = width * rng.uniform(0.02, 0.09), rng.uniform(0.15, 0.9)
+    lift = rng.normal() * 0.015 * width
+    shade = hair * rng.uniform(0.4, 1.1) * np.exp(0.4 * grain(len(picture), 4, rng))[..., None]
+    for inner, outer in ((21, 17), (22, 26)):
+        brush = Brush(len(picture))
+        step = 1 if outer > inner else -1
+        line = marks[list(range(inner, outer + step, step))] + lift * up
+        half = 0.5 * thick * np.array([0.8, 1.0, 1.0, 0.7, 0.25])[:, None] * up
+        brush.polygon(np.concatenate([line + half, (line - half)[::-1]]))
+        picture = over(picture, brush, shade, dense)
+    return picture
+
+
 def occlude(picture: Colors, marks: Points, kind: str, skin: Float[np.ndarray, "3"], hair: Float[np.ndarray, "3"],
             rng: np.random.Generator) -> Colors:  # fmt: skip
     """One of `OCCLUDERS` painted over the face."""

@@ -29,7 +29,15 @@ from facefit.learned_init.draws import (
 )
 from facefit.learned_init.heads import Hair, HeadPainter, blotches, draw_warp
 from facefit.learned_init.points import DensePoints, dense_points
-from facefit.learned_init.surroundings import OCCLUDERS, background, behind_head, grain, mouth, occlude
+from facefit.learned_init.surroundings import (
+    OCCLUDERS,
+    background,
+    behind_head,
+    brows,
+    grain,
+    mouth,
+    occlude,
+)
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.lighting import Lighting
 
@@ -38,6 +46,9 @@ FOCAL_PX = 1000.0
 TONES = 500
 # Share of the heads that are bent out of the model's space.
 WARPED = 0.75
+# Share of the heads with brows beyond those in the albedo, where both are seen: the eyes lie further apart than this,
+# over the distance from the bridge of the nose to the chin.
+BROWED, BOTH_BROWS_SEEN = 0.5, 0.65
 
 
 @dataclass(frozen=True)
@@ -45,10 +56,10 @@ class Sample:
     """A training picture and its truth, in crop pixels and in the crop's own frame.
 
     `rotation` is camera_from_model as seen along the ray to the crop's centre, the crop upright; `size_px_per_mm`
-    the scale at the head's centre, `distance_mm` its depth, `centre` its pixel. `landmarks` is what a detector would
-    have given, NaN where none; `neutral` how the person's points differ from the mean face's, mm, which is more than
-    `identity` says where the head lies outside the model; `lighting` the nine harmonics of the light in the picture's
-    exposure.
+    the scale at the head's centre, `distance_mm` its depth, `centre` its pixel, `principal` the optical axis's.
+    `landmarks` is what a detector would have given, NaN where none; `neutral` how the person's points differ from the
+    mean face's, mm, which is more than `identity` says where the head lies outside the model; `lighting` the nine
+    harmonics of the light in the picture's exposure.
     """
 
     image: UInt8[np.ndarray, "size size 3"]
@@ -61,6 +72,7 @@ class Sample:
     lighting: Float[np.ndarray, "27"]
     rotation: Float[np.ndarray, "3 3"]
     centre: Float[np.ndarray, "2"]
+    principal: Float[np.ndarray, "2"]
     size_px_per_mm: float
     distance_mm: float
     occluder: str
@@ -111,6 +123,7 @@ class Synthesizer:
             lighting=lighting.reshape(-1),
             rotation=local @ turn,
             centre=crop.apply(FOCAL_PX * ray[:2]),
+            principal=crop.apply(np.zeros(2)),
             size_px_per_mm=crop.scale * FOCAL_PX / distance,
             distance_mm=distance,
             occluder=occluder,
@@ -142,6 +155,9 @@ class Synthesizer:
         if hair is not None:
             lit = lit * np.exp(0.35 * head.hair.numpy() * grain(SIZE_PX, 5, rng))[..., None]
         picture = lit + (1 - cover) * picture
+        eyes = float(np.linalg.norm(marks[36] - marks[45]))
+        if rng.random() < BROWED and eyes > BOTH_BROWS_SEEN * np.linalg.norm(marks[27] - marks[8]):
+            picture = brows(picture, marks, tone, eyes, rng)
         occluder = str(rng.choice(list(OCCLUDERS), p=list(OCCLUDERS.values())))
         skin = np.median(colors.numpy()[self.model.topology.region("face")[::11]], 0) * level
         picture = occlude(picture, marks, occluder, skin, tone, rng)
