@@ -12,10 +12,10 @@ from torch import Tensor
 
 from facefit.fitting.batched.geometry import GEOMETRY, Scenes, points_at, project
 from facefit.fitting.batched.terms import TOLERANCE, AbstractTerm
-from facefit.fitting.projection import SurfacePoints
 from facefit.fitting.residuals.contour import JAW, SILHOUETTE_STEPS, silhouette
 from facefit.fitting.residuals.landmarks import face_scale_px, landmark_covariance
 from facefit.models.face_model import LinearFaceModel
+from facefit.models.surface_points import SurfacePoints
 from facefit.observation import Observation
 
 

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facefit.fitting.projection import SurfacePoints
 from facefit.models.camera import FACING
 from facefit.models.scene import Scene
+from facefit.models.surface_points import SurfacePoints
 
 # The packed order of a scene; every photograph has all of them, and a stage frees some.
 ORDER = ("rotation", "translation", "focal", "identity", "expression", "albedo", "lighting")

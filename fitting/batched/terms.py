@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facefit.fitting.batched.geometry import GEOMETRY, Scenes, points_at, project
-from facefit.fitting.projection import SurfacePoints
 from facefit.fitting.residuals.closure import EYES, LIPS, SHARED
 from facefit.fitting.residuals.landmarks import INNER, landmark_covariance
 from facefit.models.face_model import LinearFaceModel
+from facefit.models.surface_points import SurfacePoints
 from facefit.observation import Observation
 
 TOLERANCE = 3.0

@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from facefit.fitting.losses.term import Term
-from facefit.fitting.projection import SurfacePoints
 from facefit.fitting.residuals.closure import EYES, LIPS
 from facefit.fitting.residuals.landmarks import face_scale_px
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
+from facefit.models.surface_points import SurfacePoints
 from facefit.observation import Observation
 
 Norm = Literal["l1", "l2"]

@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facefit.fitting.projection import SurfacePoints, landmark_points, point_rows, project_points
+from facefit.fitting.projection import landmark_points, point_rows, project_points
 from facefit.fitting.residual import AbstractResidual, Total, add_to, alone, cost, normal_equations
 from facefit.fitting.residuals.landmarks import geometry_of, has_shape, landmark_covariance
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
+from facefit.models.surface_points import SurfacePoints
 from facefit.observation import Observation
 
 # (upper, lower) in iBUG's numbers.

@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facefit.fitting.projection import SurfacePoints, rotation_of, shape_of
+from facefit.fitting.projection import rotation_of, shape_of
 from facefit.fitting.residual import AbstractResidual, Total, add_to, alone, cost, normal_equations
 from facefit.fitting.residuals.landmarks import LandmarkResidual, face_scale_px, landmark_covariance
 from facefit.kernels.silhouette import rim_kernel
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
+from facefit.models.surface_points import SurfacePoints
 from facefit.observation import Observation
 
 JAW = np.arange(17)

@@ -11,11 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from facefit.dense_landmarks import DenseLandmarks
-from facefit.fitting.projection import SurfacePoints, point_rows, project_points
+from facefit.fitting.projection import point_rows, project_points
 from facefit.fitting.residual import AbstractResidual, Total, add_to, alone, cost, normal_equations
 from facefit.fitting.residuals.landmarks import geometry_of, has_shape
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
+from facefit.models.surface_points import SurfacePoints
 from facefit.observation import Observation
 
 

@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from facefit.fitting.projection import SurfacePoints, landmark_points, point_rows, project_points
+from facefit.fitting.projection import landmark_points, point_rows, project_points
 from facefit.fitting.residual import AbstractResidual, Total, add_to, alone, cost, normal_equations
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
+from facefit.models.surface_points import SurfacePoints
 from facefit.observation import Observation
 
 GEOMETRY = ("rotation", "translation", "focal", "identity", "expression")
