@@ -28,11 +28,6 @@ from facefit.observation import Observation
 
 Progress = Callable[[str, float], None]
 
-# Below this distance of the outer eye corners a photograph says little about shape.
-SMALL_FACE_PX = 40
-# A detector that agrees with itself gives a mean landmark sigma of about 2.4 % of the eye distance.
-UNSURE_LANDMARKS = 0.04
-
 
 def initialize(observation: Observation, model: LinearFaceModel) -> Scene:
     """Where the fit starts: the network's guess; for a model without weights the mean face, posed by the landmarks."""
@@ -191,22 +186,10 @@ def reconstruct_observed(
 
 
 def observation_warnings(observation: Observation) -> tuple[str, ...]:
-    """Sentences on a face too small, or landmarks too unsure, to say much about shape."""
+    """Sentences on what makes figures less certain and is no part of the verdict."""
     if observation.landmarks is None or observation.landmark_covariance is None:
         return ()
     eyes = observation.interocular_px
     if not np.isfinite(eyes) or eyes <= 0:
         return ("Landmarks without both outer eye corners: sizes and errors are less certain.",)
-    sentences = []
-    if eyes < SMALL_FACE_PX:
-        sentences.append(
-            f"The face is small ({eyes:.0f} px between the outer eye corners): expect little detail."
-        )
-    inner = observation.landmark_covariance[17:]
-    sigma = float(np.sqrt(np.trace(inner, axis1=1, axis2=2) / 2).mean()) / eyes
-    if sigma > UNSURE_LANDMARKS:
-        sentences.append(
-            f"The landmarks are unsure (+-{100 * sigma:.0f} % of the eye distance): look at the overlay, "
-            "and give better ones with --landmarks if they are off."
-        )
-    return tuple(sentences)
+    return ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import os
 from html import escape
 from importlib.resources import files
@@ -14,6 +13,7 @@ from string import Template
 import facefit
 from facefit.atomic import write_atomically
 from facefit.fitting.result import FitResult
+from facefit.fitting.verdict import BAD_LANDMARKS
 from facefit.on_cpu import on_cpu
 from facefit.overlay import layers
 from facefit.report_numbers import (
@@ -73,7 +73,8 @@ def report_html(result: FitResult, texture: Texture | None = None) -> str:
 def verdict(result: FitResult) -> str:
     """How the fit ended, how far it can be trusted and why, and how well it sits."""
     told = f"{result.status.value} It is {result.verdict.sentence}."
-    if not math.isfinite(result.landmark_error):
+    # Of points far off the verdict has told already.
+    if not result.landmark_error <= BAD_LANDMARKS:
         return told
     points = f"{100 * result.landmark_error:.1f} % of the eye distance from the detected ones"
     return f"{told} The fitted points lie {points}."

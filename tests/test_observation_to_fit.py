@@ -65,23 +65,6 @@ def landmarks_of_size(eyes: float) -> np.ndarray:
 IMAGE = np.full((400, 400, 3), 90, np.uint8)
 
 
-@pytest.mark.parametrize(("eyes", "warned"), [(30, True), (60, False)])
-def test_a_small_face_is_warned_of(eyes: float, warned: bool) -> None:
-    said = RECONSTRUCT.observation_warnings(Observation.from_array(IMAGE, landmarks_of_size(eyes)))
-    assert bool(said) is warned
-    assert not warned or "small (30 px" in said[0]
-
-
-def test_unsure_landmarks_are_warned_of() -> None:
-    from dataclasses import replace
-
-    sure = Observation.from_array(IMAGE, landmarks_of_size(100))
-    assert sure.landmark_covariance is not None
-    unsure = replace(sure, landmark_covariance=sure.landmark_covariance + 5.0**2 * np.eye(2))
-    assert RECONSTRUCT.observation_warnings(sure) == ()
-    assert "unsure (+-6 %" in RECONSTRUCT.observation_warnings(unsure)[0]
-
-
 def test_a_face_without_eye_corners_is_warned_of() -> None:
     points = landmarks_of_size(100)
     points[36] = np.nan

@@ -12,10 +12,11 @@ from test_recipe import TRUTH, observe
 from toy import toy_model
 
 from facefit.fitting.recipe import fit
-from facefit.fitting.result import FitResult
+from facefit.fitting.result import FitResult, Status
 from facefit.fitting.stages import FAST
 from facefit.fitting.uncertainty import face_parts, in_words, part_sigma_mm
-from facefit.fitting.verdict import Verdict
+from facefit.fitting.verdict import GOOD_MM, USABLE_MM, Verdict
+from facefit.report import verdict as report_verdict
 
 GRADES = ("good", "usable", "poor")
 
@@ -45,6 +46,38 @@ def test_worse_evidence_gives_no_better_verdict(
 def test_a_face_at_the_edge_of_the_model_is_said_to_be(result: FitResult) -> None:
     far = replace(result.scene, identity=result.scene.identity + 5)
     assert "edge of what the model can say" in replace(result, scene=far).verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("sigma_share", "words", "costs"), [(0.03, "", False), (0.05, "+-5 %", False), (0.08, "+-8 %", True)]
+)
+def test_landmarks_so_unsure_that_a_part_was_missed_cost_a_grade(
+    result: FitResult, sigma_share: float, words: str, costs: bool
+) -> None:
+    """A misfit of the fitted points cannot tell: the fit follows the detector to where no mouth is."""
+    seen = result.observation
+    covariance = np.tile(np.eye(2) * (sigma_share * seen.interocular_px) ** 2, (68, 1, 1))
+    unsure = replace(result, observation=replace(seen, landmark_covariance=covariance)).verdict
+    sure = replace(result, observation=replace(seen, landmark_covariance=None)).verdict
+    assert ("landmarks are unsure" in unsure.sentence) is bool(words) and words in unsure.sentence
+    level = 0 if unsure.expected_mm <= GOOD_MM else 1 if unsure.expected_mm <= USABLE_MM else 2
+    assert sure.grade == "good"
+    assert GRADES.index(unsure.grade) == min(2, level + costs)
+
+
+def test_a_small_face_is_said_to_be(result: FitResult) -> None:
+    assert result.observation.interocular_px > 40 and "small" not in result.verdict.sentence
+    assert result.observation.landmarks is not None
+    smaller = replace(result.observation, landmarks=result.observation.landmarks / 4)
+    assert "the face is small" in replace(result, observation=smaller).verdict.sentence
+
+
+def test_nothing_is_said_twice(result: FitResult) -> None:
+    far = replace(result, landmark_error=0.2)
+    assert report_verdict(far).count("% of the eye distance") == 1
+    assert report_verdict(result).count("% of the eye distance") == 1
+    lost = replace(result, stages=(replace(result.stages[-1], status=Status.NOT_FINITE),))
+    assert lost.summary().count(Status.NOT_FINITE.value.rstrip(".")) == 1
 
 
 def test_vaguer_landmarks_promise_less() -> None:

@@ -70,7 +70,7 @@ class JointResult:
             lines.append(
                 f"{self.name(number - 1)}: landmarks {100 * result.landmark_error:.1f} % of the eye distance, "
                 f"colour RMS {255 * result.photometric_rms:.1f} grey levels, head turned {yaw:+.0f} deg, "
-                f"field of view {result.scene.camera.field_of_view_deg:.0f} deg"
+                f"field of view {result.scene.camera.field_of_view_deg:.0f} deg; {result.verdict.sentence}"
             )
         model = self.model
         lines.append(f"model {model.name} ({model.source.licence}, {model.source.licence_class})")
