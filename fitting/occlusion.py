@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter1d
 
 from facefit.fitting.inliers import SkinMask
+from facefit.fitting.projection import rotation_of
 from facefit.fitting.pyramid import PyramidLevel
 from facefit.fitting.surface_samples import face_triangles
 from facefit.fitting.visibility import corners_of, shape_at
 from facefit.kernels.rasterize import rasterize_kernel
+from facefit.kernels.skin import head_kernel, skin_kernel
+from facefit.kernels.visibility import pose_kernel
 from facefit.models.face_model import LinearFaceModel
-from facefit.models.lighting import irradiance_basis
 from facefit.models.regions import segment_distance
 from facefit.models.scene import Scene
 from facefit.observation import Observation
@@ -67,21 +68,20 @@ def skin_mask(
     head = _head(scene, model, level)
     shown, light = np.ones(level.usable.shape), None
     face = np.zeros(level.usable.shape, dtype=bool)
-    face[head.row[head.face], head.column[head.face]] = True
+    face.ravel()[head.cell[head.face]] = True
     if observation.mask_given:
         shown[face] = level.usable[face]
     elif head.core.sum() >= 20:
         explained, light = _explained(head, level, None if before is None else before.light)
-        shown[head.row, head.column] = np.where(head.face, explained, 1.0)
+        shown.ravel()[head.cell] = np.where(head.face, explained, 1.0)
     return SkinMask(face, shown, level.scale, level.origin, light)
 
 
 @dataclass(frozen=True, eq=False)
 class _Head:
-    """The texels that the head covers: where, what part of it, its light basis, mean albedo, observed sRGB."""
+    """The texels that the head covers: place in the picture's rows, what part of it, light basis, albedo, sRGB."""
 
-    row: Int[np.ndarray, "n"]
-    column: Int[np.ndarray, "n"]
+    cell: Int[np.ndarray, "n"]
     face: Bool[np.ndarray, "n"]
     feature: Bool[np.ndarray, "n"]
     core: Bool[np.ndarray, "n"]
@@ -89,39 +89,35 @@ class _Head:
     albedo: Float[np.ndarray, "n 3"]
     observed: Float[np.ndarray, "n 3"]
 
+    @cached_property
+    def products(self) -> Float[np.ndarray, "81 n"]:
+        """Each texel's light basis times itself."""
+        basis = np.ascontiguousarray(self.basis.T)
+        products: Float[np.ndarray, "81 n"] = (basis[:, None] * basis).reshape(81, -1)
+        return products
+
 
 def _head(scene: Scene, model: LinearFaceModel, level: PyramidLevel) -> _Head:
     rows, columns = level.usable.shape
-    vertices = shape_at(model, scene)
-    posed = scene.pose.apply(vertices)
-    texels = ((scene.camera.project(posed) - torch.from_numpy(level.origin)) * level.scale).numpy()
-    depth = posed[:, 2].numpy().astype(np.float64)
+    vertices = shape_at(model, scene).numpy()
+    rotation, _ = rotation_of(scene)
+    posed, pixels, inverse = np.empty(vertices.shape), np.empty((len(vertices), 2)), np.empty(len(vertices))
+    centre = (scene.camera.principal_point.numpy().astype(np.float64) - level.origin) * level.scale
+    translation = scene.pose.translation_mm.numpy().astype(np.float64)
+    focal = float(scene.camera.focal_px) * level.scale
+    pose_kernel(vertices, rotation, translation, focal, centre, posed, pixels, inverse)
     nearest, ids = np.empty((rows, columns)), np.empty((rows, columns), dtype=np.int32)
-    inverse = np.where(depth > 1e-6, 1 / np.maximum(depth, 1e-6), 0.0)
-    rasterize_kernel(
-        np.ascontiguousarray(texels, dtype=np.float64), inverse, corners_of(model), True, nearest, ids
-    )
-    row, column = np.nonzero(ids >= 0)
-    triangle = ids[row, column]
-    corner = model.topology.triangles[triangle]
-    a, b, c = vertices.numpy()[corner].transpose(1, 0, 2)
-    normal = np.cross(b - a, c - a)
-    normal /= np.maximum(np.sqrt((normal**2).sum(1, keepdims=True)), 1e-12)
-    sight = posed.numpy()[corner[:, 0]]
-    in_camera = normal @ scene.pose.camera_from_model.numpy().T
-    cosine = -(in_camera * sight).sum(1) / np.maximum(np.sqrt((sight**2).sum(1)), 1e-12)
+    rasterize_kernel(pixels, inverse, corners_of(model), True, nearest, ids)
+    count = rows * columns
+    cell, triangle = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int32)
+    basis, cosine = np.empty((count, 9), dtype=np.float32), np.empty(count, dtype=np.float32)
+    count = head_kernel(ids, corners_of(model), posed, rotation, cell, triangle, basis, cosine)
+    cell, triangle, basis, cosine = cell[:count], triangle[:count], basis[:count], cosine[:count]
     parts = _parts(model)
     face, feature = parts.face[triangle], parts.feature[triangle]
-    return _Head(
-        row,
-        column,
-        face,
-        feature,
-        face & ~feature & level.usable[row, column] & (cosine > GRAZING),
-        irradiance_basis(torch.from_numpy(normal)).numpy(),
-        parts.albedo[triangle],
-        level.image[row, column],
-    )
+    core = face & ~feature & level.usable.ravel()[cell] & (cosine > GRAZING)
+    observed = level.image.reshape(-1, 3)[cell]
+    return _Head(cell, face, feature, core, basis, parts.albedo[triangle], observed)
 
 
 def _explained(
@@ -129,34 +125,40 @@ def _explained(
 ) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "9 3"]]:
     """Probability of each texel of the head to show the head, and the light on skin of the mean albedo."""
     rows, columns = level.usable.shape
-    width = AROUND * rows / 64
+    smooth = [_smoothing(size, AROUND * rows / 64) for size in (rows, columns)]
     covered = np.zeros((rows, columns))
-    covered[head.row, head.column] = 1
-    around = gaussian_filter(covered, width)[head.row, head.column]
+    covered.ravel()[head.cell] = 1
+    around = np.maximum((smooth[0] @ covered @ smooth[1].T).ravel()[head.cell], 1e-6)
     outside = level.usable & (covered == 0)
     colour = (level.image * BINS).astype(np.int64).clip(0, BINS - 1) @ np.array([BINS * BINS, BINS, 1])
-    own, background = colour[head.row, head.column], np.bincount(colour[outside], minlength=BINS**3)
+    own, background = colour.ravel()[head.cell], np.bincount(colour[outside], minlength=BINS**3)
     before = np.where(head.face, FACE_LOG_ODDS, HEAD_LOG_ODDS)
     most_else = np.where(head.feature, MOST_OF_FEATURE, MOST)
     rounds, tries = (ROUNDS, 3) if light is None else (ROUNDS_AGAIN, 1)
-    light, spread = _ambient(head) if light is None else light, (ALONG[1], ACROSS[1])
+    light = _ambient(head) if light is None else light
     shown = np.where(head.core, 1.0, 0.5)
     field = np.zeros((rows, columns))
-    squared, spread = _misfit(head, light, shown, spread)
+    skin = _Skin.under(light, head, shown, (ALONG[1], ACROSS[1]))
     for number in range(rounds):
         for _ in range(1 if number else tries):
-            light = _lit(head, light, shown * head.core / (1 + squared / 12) ** 2)
-            squared, spread = _misfit(head, light, shown, spread)
-        log_skin = (
-            -0.5 * squared - math.log(spread[0]) - 2 * math.log(spread[1]) - 1.5 * math.log(2 * math.pi)
-        )
+            light = _lit(head, skin, light, shown * head.core / (1 + skin.squared / 12) ** 2)
+            skin = _Skin.under(light, head, shown, skin.spread)
+        along, across = skin.spread
+        log_skin = -0.5 * skin.squared - math.log(along) - 2 * math.log(across) - 1.5 * math.log(2 * math.pi)
         evidence = before + log_skin - _log_else(background + np.bincount(own, 1 - shown, BINS**3))[own]
         evidence = evidence.clip(-most_else, MOST)
         for _ in range(2):
-            field[head.row, head.column] = 2 * shown - 1
-            agreed = gaussian_filter(field, width)[head.row, head.column] / np.maximum(around, 1e-6)
+            field.ravel()[head.cell] = 2 * shown - 1
+            agreed = (smooth[0] @ field @ smooth[1].T).ravel()[head.cell] / around
             shown = 1 / (1 + np.exp(-(evidence + COUPLING * agreed)))
     return shown, light
+
+
+@lru_cache(maxsize=16)
+def _smoothing(size: int, width: float) -> Float[np.ndarray, "size size"]:
+    """`gaussian_filter` along one axis as a matrix: at these sizes two products take a quarter of its time."""
+    matrix: Float[np.ndarray, "size size"] = gaussian_filter1d(np.eye(size), width, axis=0)
+    return matrix
 
 
 def _ambient(head: _Head) -> Float[np.ndarray, "9 3"]:
@@ -167,50 +169,63 @@ def _ambient(head: _Head) -> Float[np.ndarray, "9 3"]:
     return light
 
 
-def _misfit(
-    head: _Head, light: Float[np.ndarray, "9 3"], shown: Float[np.ndarray, "n"], spread: tuple[float, float]
-) -> tuple[Float[np.ndarray, "n"], tuple[float, float]]:
-    """Squared distance from skin in standard deviations, along and across its colour, and these deviations."""
-    skin = _srgb(head.albedo * (head.basis @ light.astype(np.float32)))
-    difference = head.observed - skin
-    length = np.sqrt(np.einsum("nc,nc->n", skin, skin))
-    along = np.einsum("nc,nc->n", difference, skin) / np.maximum(length, 1e-6)
-    across = np.sqrt(np.maximum(np.einsum("nc,nc->n", difference, difference) - along**2, 0))
-    judged = head.core & (shown > 0.5)
-    if judged.any():
-        # Median of |x| to standard deviation in one dimension, and in two.
-        spread = (
-            float(np.clip(1.48 * np.median(np.abs(along[judged])), *ALONG)),
-            float(np.clip(np.median(across[judged]) / 1.18, *ACROSS)),
-        )
-    return (along / spread[0]) ** 2 + (across / spread[1]) ** 2, spread
+@dataclass(frozen=True, eq=False)
+class _Skin:
+    """How far each texel is from skin under a light.
+
+    `squared` is the distance in standard deviations, squared; `spread` are these, along skin's colour and across it.
+    `difference` is the observed colour minus skin's, `slope` the derivative of skin's colour by its irradiance.
+    """
+
+    squared: Float[np.ndarray, "n"]
+    spread: tuple[float, float]
+    difference: Float[np.ndarray, "n 3"]
+    slope: Float[np.ndarray, "n 3"]
+
+    @staticmethod
+    def under(
+        light: Float[np.ndarray, "9 3"],
+        head: _Head,
+        shown: Float[np.ndarray, "n"],
+        spread: tuple[float, float],
+    ) -> _Skin:
+        count = len(head.cell)
+        along, across = np.empty(count, dtype=np.float32), np.empty(count, dtype=np.float32)
+        slope, difference = np.empty((count, 3), dtype=np.float32), np.empty((count, 3), dtype=np.float32)
+        colours = head.basis, head.albedo, head.observed, light.astype(np.float32)
+        skin_kernel(*colours, along, across, slope, difference)
+        judged = head.core & (shown > 0.5)
+        if judged.any():
+            # Median of |x| to standard deviation in one dimension, and in two.
+            spread = (
+                float(np.clip(1.48 * np.median(np.abs(along[judged])), *ALONG)),
+                float(np.clip(np.median(across[judged]) / 1.18, *ACROSS)),
+            )
+        squared = (along / spread[0]) ** 2 + (across / spread[1]) ** 2
+        return _Skin(squared, spread, difference, slope)
 
 
 def _lit(
-    head: _Head, light: Float[np.ndarray, "9 3"], weight: Float[np.ndarray, "n"]
+    head: _Head, skin: _Skin, light: Float[np.ndarray, "9 3"], weight: Float[np.ndarray, "n"]
 ) -> Float[np.ndarray, "9 3"]:
     """One Gauss-Newton step of the light towards the colours of what is taken for skin."""
-    chosen = np.flatnonzero(weight > 1e-3)
-    basis, albedo, root = head.basis[chosen], head.albedo[chosen], np.sqrt(weight[chosen])
-    linear = np.maximum(albedo * (basis @ light.astype(np.float32)), 1e-4)
-    skin = _srgb(linear)
-    slope = np.where(linear > 1, 1.055 / 2.4, (skin + 0.055) / linear / 2.4)
-    scale = root[:, None] * slope * albedo
-    difference = root[:, None] * (head.observed[chosen] - skin)
+    known = np.where(weight > 1e-3, weight, 0.0).astype(np.float32)[:, None] * skin.slope
+    # J^T J of each channel is a weighted sum of products of the basis with itself.
+    squares = (head.products @ (known * skin.slope)).T.reshape(3, 9, 9).astype(np.float64)
+    target = (head.basis.T @ (known * skin.difference)).T
     stiffness = np.full(9, STIFFNESS * max(float(weight.sum()), 1.0))
     stiffness[0] *= 1e-3
-    moved = np.empty_like(light)
-    for channel in range(3):
-        jacobian = (scale[:, channel, None] * basis).astype(np.float64)
-        square = jacobian.T @ jacobian
-        target = jacobian.T @ difference[:, channel] + square @ light[:, channel]
-        moved[:, channel] = np.linalg.solve(square + np.diag(stiffness), target)
-    return moved
+    moved = np.linalg.solve(
+        squares + np.diag(stiffness), (target + np.einsum("cij,jc->ci", squares, light))[..., None]
+    )
+    return np.ascontiguousarray(moved[..., 0].T)
 
 
 def _log_else(counts: Float[np.ndarray, "bins"]) -> Float[np.ndarray, "bins"]:
     """Logarithm of the density of colours (per unit cube) that are no skin of this face."""
-    smooth = gaussian_filter(counts.reshape(BINS, BINS, BINS).astype(np.float64), 0.7).ravel()
+    along = _smoothing(BINS, 0.7)
+    smooth = (along @ counts.reshape(BINS, -1)).reshape(BINS, BINS, BINS)
+    smooth = (along @ smooth @ along.T).ravel()
     density = (1 - UNSEEN) * smooth / max(float(smooth.sum()), 1.0) * BINS**3 + UNSEEN
     logarithm: Float[np.ndarray, "bins"] = np.log(density)
     return logarithm
@@ -218,12 +233,6 @@ def _log_else(counts: Float[np.ndarray, "bins"]) -> Float[np.ndarray, "bins"]:
 
 def _linear(srgb: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     return np.where(srgb <= 0.04045, srgb / 12.92, ((np.maximum(srgb, 0) + 0.055) / 1.055) ** 2.4)
-
-
-def _srgb(linear: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """As `rendering.shade.linear_to_srgb`, straight on above 1; dark ends do not matter here."""
-    curve = 1.055 * np.maximum(linear, 1e-4) ** (1 / 2.4) - 0.055
-    return np.where(linear > 1, 1 + (linear - 1) * (1.055 / 2.4), curve)
 
 
 @dataclass(frozen=True, eq=False)

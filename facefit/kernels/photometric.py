@@ -8,10 +8,7 @@ import numba
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-_C0 = 0.5 / math.sqrt(math.pi)
-_B1 = 2 / 3 * math.sqrt(3 / (4 * math.pi))
-_B2 = 1 / 4 * 0.5 * math.sqrt(15 / math.pi)
-_B20 = 1 / 4 * 0.25 * math.sqrt(5 / math.pi)
+from facefit.kernels.harmonics import B1, B2, B20, irradiance_row
 
 
 @numba.njit(cache=True, nogil=True, inline="always")
@@ -79,7 +76,7 @@ def photometric_kernel(
     wx, wy, sx, sy = np.empty(4), np.empty(4), np.empty(4), np.empty(4)
     value, gx, gy = np.empty(3), np.empty(3), np.empty(3)
     sh, dsh = np.empty(9), np.zeros((9, 3))
-    dsh[1, 1] = dsh[2, 2] = dsh[3, 0] = _B1
+    dsh[1, 1] = dsh[2, 2] = dsh[3, 0] = B1
     for k in range(len(geometry)):
         residual[k, :] = 0.0
         if with_factors:
@@ -119,17 +116,13 @@ def photometric_kernel(
         if length < 1e-12:
             continue
         nx, ny, nz = mx / length, my / length, mz / length
-        sh[0] = _C0
-        sh[1], sh[2], sh[3] = _B1 * ny, _B1 * nz, _B1 * nx
-        sh[4], sh[5], sh[7] = _B2 * nx * ny, _B2 * ny * nz, _B2 * nx * nz
-        sh[6] = _B20 * (3.0 * nz * nz - 1.0)
-        sh[8] = 0.5 * _B2 * (nx * nx - ny * ny)
+        irradiance_row(nx, ny, nz, sh)
         if with_factors:
-            dsh[4, 0], dsh[4, 1] = _B2 * ny, _B2 * nx
-            dsh[5, 1], dsh[5, 2] = _B2 * nz, _B2 * ny
-            dsh[6, 2] = 6.0 * _B20 * nz
-            dsh[7, 0], dsh[7, 2] = _B2 * nz, _B2 * nx
-            dsh[8, 0], dsh[8, 1] = _B2 * nx, -_B2 * ny
+            dsh[4, 0], dsh[4, 1] = B2 * ny, B2 * nx
+            dsh[5, 1], dsh[5, 2] = B2 * nz, B2 * ny
+            dsh[6, 2] = 6.0 * B20 * nz
+            dsh[7, 0], dsh[7, 2] = B2 * nz, B2 * nx
+            dsh[8, 0], dsh[8, 1] = B2 * nx, -B2 * ny
         for c in range(3):
             light = 0.0
             for q in range(9):
