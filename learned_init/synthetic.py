@@ -29,6 +29,7 @@ from facefit.learned_init.draws import (
 )
 from facefit.learned_init.heads import Hair, HeadPainter, blotches, draw_warp
 from facefit.learned_init.points import DensePoints, dense_points
+from facefit.learned_init.rim import Rim
 from facefit.learned_init.surroundings import (
     OCCLUDERS,
     background,
@@ -46,6 +47,9 @@ FOCAL_PX = 1000.0
 TONES = 500
 # Share of the heads that are bent out of the model's space.
 WARPED = 0.75
+JAW = slice(17)
+# How much of the way from a jaw point of the surface to the silhouette detectors go on a turned head.
+SLIDES = (0.6, 1.0)
 # Share of the heads with brows beyond those in the albedo, where both are seen: the eyes lie further apart than this,
 # over the distance from the bridge of the nose to the chin.
 BROWED, BOTH_BROWS_SEEN = 0.5, 0.65
@@ -57,13 +61,15 @@ class Sample:
 
     `rotation` is camera_from_model as seen along the ray to the crop's centre, the crop upright; `size_px_per_mm`
     the scale at the head's centre, `distance_mm` its depth, `centre` its pixel, `principal` the optical axis's.
-    `landmarks` is what a detector would have given, NaN where none; `neutral` how the person's points differ from the
+    `landmarks` is what a detector would have given, NaN where none, and `marked` what a perfect one would: the jaw on
+    the silhouette rather than where the points of the surface are; `neutral` how the person's points differ from the
     mean face's, mm, which is more than `identity` says where the head lies outside the model; `lighting` the nine
     harmonics of the light in the picture's exposure.
     """
 
     image: UInt8[np.ndarray, "size size 3"]
     landmarks: Float[np.ndarray, "68 2"]
+    marked: Float[np.ndarray, "68 2"]
     points: Float[np.ndarray, "points 2"]
     identity: Float[np.ndarray, "identity"]
     neutral: Float[np.ndarray, "points 3"]
@@ -87,6 +93,7 @@ class Synthesizer:
         self.painter = HeadPainter(model)
         self.identity_at_points = self.points.gather(model, model.identity_basis)
         self.middle = self.points.gather(model, model.mean).mean(0)
+        self.rim = Rim(model)
         self.tones = draw_tones(model, TONES, np.random.default_rng(17))
 
     def __call__(self, seed: int, index: int) -> Sample:
@@ -110,11 +117,17 @@ class Synthesizer:
             translation = ray * distance - turn @ middle
             photo = _project(points @ turn.T + translation)
             crop = draw_crop(photo[:68], rng)
+            rim = self.rim.seen(
+                _project(vertices[self.rim.vertices].double().numpy() @ turn.T + translation), turn
+            )
             image, lighting, occluder = self._picture(vertices, albedo, turn, translation, crop, photo, rng)
         local = in_crop(crop, ray)
+        marked = crop.apply(photo[:68])
+        marked[JAW] += rng.uniform(*SLIDES) * (crop.apply(rim) - marked[JAW])
         return Sample(
             image=image,
-            landmarks=draw_landmarks(crop.apply(photo[:68]), rng),
+            landmarks=draw_landmarks(marked, rng),
+            marked=marked,
             points=crop.apply(photo),
             identity=identity,
             neutral=neutral.numpy(),
