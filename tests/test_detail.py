@@ -205,6 +205,23 @@ def test_what_is_not_seen_stays_where_it_was() -> None:
     assert (solution.height[hidden] == 0).all() and solution.height.any()
 
 
+def test_texture_offsets_fade_where_a_mask_begins() -> None:
+    """In a light half of what it was, all skin is off alike: only fading makes neighbours differ."""
+    model, scene, refinement, photo = plain()
+    mask = np.ones((photo.height, photo.width), dtype=bool)
+    mask[:, : photo.width // 2] = False
+    bright = scene.with_lighting(Lighting(scene.lighting.coefficients / 2))
+    fitted, detail, _ = solve_offsets(bright, model, photo, mask, SMALL)
+    assert detail is not None and fitted.albedo_offsets is not None
+    offsets = detail.albedo_offsets + refinement.carry(fitted.albedo_offsets.numpy())
+    share = offsets[:, 0] / refinement.carry(scene.surface_albedo(model).numpy())[:, 0]
+    usual = np.median(share[share > 0.05])
+    sides = np.concatenate([refinement.triangles[:, [0, 1]], refinement.triangles[:, [1, 2]]])
+    step = np.abs(share[sides[:, 0]] - share[sides[:, 1]]).max()
+    # Two cuts put four edges where the coarse mesh has one.
+    assert usual > 0.5 and step < 0.5 * usual
+
+
 def test_two_photographs_of_one_surface_agree_with_one() -> None:
     """Twice the same evidence moves the answer nearer to it, not elsewhere."""
     model, scene, refinement, _ = plain()

@@ -27,13 +27,17 @@ class SurfaceOperators:
     def of(
         points: Float[np.ndarray, "vertices 3"], triangles: Int[np.ndarray, "triangles 3"]
     ) -> SurfaceOperators:
-        corner = points[triangles].astype(np.float64)
-        opposite = corner[:, [2, 0, 1]] - corner[:, [1, 2, 0]]
-        normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-        squared = (normal**2).sum(1)
+        # Components first: long rows of numbers are several times faster than many short vectors.
+        along = np.ascontiguousarray(points.T, dtype=np.float64)
+        a, b, c = (along[:, triangles[:, k]] for k in range(3))
+        normal = cross(b - a, c - a)
+        squared = (normal**2).sum(0)
         # A triangle without area has no gradient: it says nothing, rather than everything.
-        scale = np.where(squared > 1e-12, 1 / np.maximum(squared, 1e-12), 0.0)
-        hats = np.cross(normal[:, None], opposite) * scale[:, None, None]
+        scaled = normal * np.where(squared > 1e-12, 1 / np.maximum(squared, 1e-12), 0.0)
+        # A hat rises across the opposite side: normal x side / |normal|^2. The three hats add up to 1.
+        second, third = cross(scaled, a - c), cross(scaled, b - a)
+        hats = np.empty((len(triangles), 3, 3))
+        hats[:, 0], hats[:, 1], hats[:, 2] = -(second + third).T, second.T, third.T
         area = 0.5 * np.sqrt(squared)
         shared = np.bincount(triangles.ravel(), np.repeat(area / 3, 3), minlength=len(points))
         return SurfaceOperators(triangles, hats, area, shared)
@@ -102,3 +106,12 @@ class SurfaceOperators:
         weighed = values.reshape(len(values), -1) * self.area[:, None]
         mean = np.asarray(self.thirds.T @ weighed) / np.maximum(self.vertex_area, 1e-12)[:, None]
         return np.asarray(mean.reshape(self.n_vertices, *values.shape[1:]))
+
+
+def cross(a: Float[np.ndarray, "3 n"], b: Float[np.ndarray, "3 n"]) -> Float[np.ndarray, "3 n"]:
+    """Cross products of columns."""
+    product: Float[np.ndarray, "3 n"] = np.empty_like(a)
+    for k in range(3):
+        i, j = (k + 1) % 3, (k + 2) % 3
+        product[k] = a[i] * b[j] - a[j] * b[i]
+    return product

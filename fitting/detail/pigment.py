@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 from scipy.sparse import diags_array
-from scipy.sparse.linalg import splu
 
 from facefit.fitting.detail.offsets import conjugate_gradients
 from facefit.fitting.detail.operators import SurfaceOperators
 from facefit.fitting.detail.refinement import Refinement
 from facefit.fitting.detail.seen import SeenSurface
 from facefit.fitting.detail.shading import log_color, robust
+from facefit.fitting.detail.skin import smoothstep
 from facefit.models.lighting import Lighting
 
 # Over this length along the surface differences of colour are taken for pigment and light, not for shape.
@@ -53,11 +53,10 @@ def smooth_pigment(
         # Weights lumped at the vertices, which lie far closer than SMOOTH_MM.
         weighed = np.column_stack([weight, weight[:, None] * difference])
         gathered = (refinement.weights.T @ (operators.thirds.T @ weighed))[used]
-        matrix = (prior + diags_array(gathered[:, 0])).tocsc()
-        factor = splu(
-            matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-        )
-        found[used] = factor.solve(gathered[:, 1:])
+        matrix = (prior + diags_array(gathered[:, 0])).tocsr()
+        missing = gathered[:, 1:] - matrix @ found[used]
+        for channel in range(3):
+            found[used, channel] += conjugate_gradients([], matrix, missing[:, channel])
         left = (difference - operators.at_triangles(refinement.carry(found))).mean(1)
         weight = trust * robust(left, 0.2)
     return found
@@ -78,3 +77,18 @@ def fine_pigment(
     for channel in range(3):
         found[free, channel] = conjugate_gradients([], matrix, gathered[free, 1 + channel])
     return found
+
+
+def fading(
+    refinement: Refinement,
+    operators: SurfaceOperators,
+    seen: Float[np.ndarray, "triangles"],
+    moving: Float[np.ndarray, "coarse"],
+) -> Float[np.ndarray, "fine"]:
+    """0-1: 1 where all around is seen, down to 0 over an edge of the coarse mesh where a mask begins.
+
+    `moving` is 0 at the coarse vertices that must stay as they are.
+    """
+    around = refinement.gather(operators.at_vertices(seen), operators.vertex_area)
+    share: Float[np.ndarray, "fine"] = refinement.carry(smoothstep(around, 0.5, 1.0) * moving)
+    return share

@@ -103,13 +103,14 @@ def floored(
 ) -> tuple[Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3"], Float[np.ndarray, "n 3 3"]]:
     """Irradiance (per channel) kept above a floor, its derivative by the raw one, and the raw one's by the normal."""
     constant, linear, quadratic = polynomial(lighting)
-    curved = np.einsum("nx,cxy->ncy", unit, quadratic)
-    raw = constant + unit @ linear.T + np.einsum("ncy,ny->nc", curved, unit)
-    floor = DARKEST * max(float(raw.mean()), 1e-6)
+    curved = (unit @ quadratic.transpose(1, 0, 2).reshape(3, 9)).reshape(-1, 3, 3)
+    light = constant + unit @ linear.T + np.einsum("ncy,ny->nc", curved, unit)
+    floor = DARKEST * max(float(light.mean()), 1e-6)
     # Smooth and rising below the floor, so that the logarithm and its derivative exist for every light.
-    below = floor * np.exp(np.clip(raw / floor - 1, -3, 0))
-    light = np.where(raw > floor, raw, below)
-    return light, np.where(raw > floor, 1.0, below / floor), linear + 2 * curved
+    low, by_raw = light <= floor, np.ones_like(light)
+    light[low] = floor * np.exp(np.clip(light[low] / floor - 1, -3, 0))
+    by_raw[low] = light[low] / floor
+    return light, by_raw, linear + 2 * curved
 
 
 def polynomial(

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from facefit.fitting.detail.offsets import DisplacementPrior, solve_displacement
 from facefit.fitting.detail.operators import SurfaceOperators
-from facefit.fitting.detail.pigment import fine_pigment, log_difference, smooth_pigment
+from facefit.fitting.detail.pigment import fading, fine_pigment, log_difference, smooth_pigment
 from facefit.fitting.detail.refinement import Refinement, face_refinement
 from facefit.fitting.detail.seen import SeenSurface, millimetres_per_texel, seen_surface, spacing_mm
 from facefit.fitting.detail.shading import ShadingTerm
@@ -95,7 +95,7 @@ def solve_offsets(
         status, fitted, detail = Status.NOT_FINITE, scene, None
     else:
         status = Status.NO_DESCENT if refused else Status.STEPS_USED
-        fitted, detail = shared_out(scene, model, refinement, surface.operators, solution.height, pigment)
+        fitted, detail = shared_out(scene, model, refinement, surface, solution.height, pigment)
     seconds = time.perf_counter() - began
     costs = solution.cost_before, solution.cost_after
     return fitted, detail, StageReport(name, status, steps, *costs, seconds)
@@ -105,7 +105,7 @@ def shared_out(
     scene: Scene,
     model: LinearFaceModel,
     refinement: Refinement,
-    operators: SurfaceOperators,
+    surface: SeenSurface,
     height: Float[np.ndarray, "fine"],
     pigment: Float[np.ndarray, "fine 3"],
 ) -> tuple[Scene, Detail]:
@@ -113,17 +113,18 @@ def shared_out(
 
     Means over the neighbourhood, not the values there: those would alias wrinkles into bumps.
     """
-    shape = scene.shape(model)
+    shape, area = scene.shape(model), surface.operators.vertex_area
     normals = vertex_normals(shape, model.triangles)
     # Where refined and coarse triangles meet, nothing moves: no crack, no step of colour.
     free = np.ones(model.n_vertices)
     free[np.unique(refinement.kept)] = 0.0
-    own = refinement.gather(height, operators.vertex_area) * free
+    own = refinement.gather(height, area) * free
     offsets = torch.from_numpy(own).to(shape)[:, None] * normals
     albedo = scene.surface_albedo(model)
     fine_albedo = refinement.carry(albedo.double().numpy())
-    change = fine_albedo.clip(0) * np.expm1(pigment)
-    own_albedo = refinement.gather(change, operators.vertex_area) * free[:, None]
+    fade = fading(refinement, surface.operators, surface.seen, free)
+    change = fine_albedo.clip(0) * np.expm1(pigment) * fade[:, None]
+    own_albedo = refinement.gather(change, area) * free[:, None]
     detail = Detail(
         refinement,
         (height - refinement.carry(own)).astype(np.float32),
