@@ -16,10 +16,11 @@ class DenseLandmarks:
     errors are not independent: along the orthonormal `patterns` of whitened errors their variance is `variances`, along
     everything else `floor`. Counting them as independent would make hundreds of points believe themselves far too much.
 
-    Nor are they independent of the face: where a network sees little, it says the mean face. Whitened displacements of
-    the true points from the mean face's in the same pose, along `shapes` (rows orthonormal), come out changed by
-    `response`: error = response^T (shapes . displacement) + noise, and patterns and variances are those of the noise.
-    Without this a network would argue for the mean face against everything else that is known.
+    Nor are they independent of the face: where a network sees little, it stays with what it was shown, the points of
+    an earlier fit, `reference`. Whitened displacements of the true points from these, along `shapes` (rows
+    orthonormal), come out changed by `response`: error = response^T (shapes . displacement) + noise, and patterns and
+    variances are those of the noise. Without this a network would argue for the earlier fit against everything else
+    that is known.
     """
 
     model: str
@@ -27,6 +28,7 @@ class DenseLandmarks:
     barycentric: Float[np.ndarray, "points 3"]
     pixels: Float[np.ndarray, "points 2"]
     whitening: Float[np.ndarray, "points 2 2"]
+    reference: Float[np.ndarray, "points 2"]
     patterns: Float[np.ndarray, "patterns points 2"]
     variances: Float[np.ndarray, "patterns"]
     floor: float
@@ -35,11 +37,18 @@ class DenseLandmarks:
 
     def __post_init__(self) -> None:
         count = len(self.pixels)
-        if not len(self.triangles) == len(self.barycentric) == len(self.whitening) == count:
+        if (
+            not len(self.triangles)
+            == len(self.barycentric)
+            == len(self.whitening)
+            == len(self.reference)
+            == count
+        ):
             raise ValueError(
-                f"{count} pixels, but {len(self.triangles)} triangles and {len(self.whitening)} whitenings"
+                f"{count} pixels, but {len(self.triangles)} triangles, {len(self.whitening)} whitenings and "
+                f"{len(self.reference)} points of reference"
             )
-        if not (np.isfinite(self.pixels).all() and np.isfinite(self.whitening).all()):
+        if not all(np.isfinite(numbers).all() for numbers in (self.pixels, self.whitening, self.reference)):
             raise ValueError(
                 "dense landmarks hold NaN or infinite numbers; leave out the points that are unknown"
             )

@@ -6,8 +6,14 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from facefit.learned_init.shards import Draw
+    from facefit.learned_init.training import Training
+    from facefit.models.face_model import LinearFaceModel
 
 FOLDER = click.Path(path_type=Path)
 
@@ -37,35 +43,74 @@ def train(
     workers: int,
     output: Path | None,
 ) -> None:
-    """Train the network that starts every fit; hours on a CPU, to be stopped and resumed at will."""
+    """Train the networks of a face model: the first look, which finds the face's points and a start for the fit, then
+    the closer look, which corrects a first fit's points. Hours on a CPU, to be stopped and resumed at will.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from facefit.learned_init.shards import draw_in_background, shard_path
-    from facefit.learned_init.ship import ship
-    from facefit.learned_init.train import Settings, Training
-    from facefit.learned_init.weights import own_weights
+    from facefit.learned_init.closer_train import CloserTraining
+    from facefit.learned_init.closer_weights import closer_name
+    from facefit.learned_init.shards import draw_in_background
+    from facefit.learned_init.ship import ship_closer, ship_first
+    from facefit.learned_init.train import FirstTraining
+    from facefit.learned_init.training import Settings
+    from facefit.learned_init.weight_file import own_weights
     from facefit.models import load_model
 
     work = work or Path("facefit_training")
     settings = Settings(steps=steps)
     end = time.monotonic() + 60 * minutes
     models = [load_model(name) for name in names]
-    draw_in_background(list(names), work / "pictures", settings.seed, shards, workers)
-    training = Training(models, work, work / "pictures", settings)
-    first = [shard_path(work / "pictures", model.name, 0) for model in models]
-    while not all(path.exists() for path in first) and time.monotonic() < end:
-        click.echo(f"waiting for the first pictures in {work / 'pictures'} ...", err=True)
+
+    def written(name: str) -> Path:
+        return output / f"{name}.safetensors" if output else own_weights(name)
+
+    for look, drawing, kind in (
+        ("first", drawing_first, FirstTraining), ("closer", drawing_closer, CloserTraining)
+    ):  # fmt: skip
+        folder = work / look
+        training = kind(models, folder, folder / "pictures", settings)
+        if not training.over:
+            drawn = draw_in_background(
+                list(names), drawing, folder / "pictures", settings.seed, shards, workers
+            )
+            learn(training, look, end)
+            for process in drawn:
+                process.terminate()
+        if not training.over:
+            click.echo(
+                f"stopped at step {training.step} of {steps}, {look} look; the same command goes on from there"
+            )
+            return
+        for model in models:
+            if isinstance(training, FirstTraining):
+                path = written(model.name)
+                ship_first(training, model.name, path)
+            else:
+                path = written(closer_name(model.name))
+                ship_closer(training, model.name, path)
+            click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def learn(training: Training, look: str, end: float) -> None:
+    """Until the slice is over, with a line whenever the training has saved itself."""
+    while not training.ready() and time.monotonic() < end:
+        click.echo("waiting for the first pictures ...", err=True)
         time.sleep(20)
-    # Until the slice is over, a line whenever the training has saved itself.
-    while training.step < steps and time.monotonic() < end:
+    while not training.over and time.monotonic() < end:
         training.run(min(end - time.monotonic(), 120.0))
-        errors = ", ".join(f"{m.name} {training.recent(f'{m.name} points'):.2f} px" for m in models)
-        click.echo(f"step {training.step} of {steps}: points {errors}", err=True)
-    if training.step < steps:
-        click.echo(
-            f"stopped at step {training.step} of {steps}; the same command goes on from {training.checkpoint}"
-        )
-        return
-    for model in models:
-        path = output / f"{model.name}.safetensors" if output else own_weights(model.name)
-        ship(training, model.name, path)
-        click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
+        errors = {k: round(v, 2) for k, v in training.latest().items() if k.endswith(" points")}
+        click.echo(f"{look} look, step {training.step} of {training.settings.steps}: {errors}", err=True)
+
+
+def drawing_first(model: LinearFaceModel) -> Draw:
+    from facefit.learned_init.synthetic import Synthesizer
+
+    synthesizer = Synthesizer(model)
+    return lambda seed, index: [synthesizer(seed, index)]
+
+
+def drawing_closer(model: LinearFaceModel) -> Draw:
+    from facefit.learned_init.closer_samples import CloserSynthesizer
+    from facefit.reconstruct import first_fit
+
+    return CloserSynthesizer(model, first_fit)

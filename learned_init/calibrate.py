@@ -1,4 +1,4 @@
-"""How a trained network errs, on pictures it never saw: how far it leans to the mean face, which errors go together."""
+"""How the closer look errs, on pictures it never saw: how far it stays with the first fit, which errors go together."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from facefit.learned_init.losses import Batch, Yardstick, by_point
-from facefit.learned_init.network import Guess, Head, Trunk
-from facefit.learned_init.train import inputs
-from facefit.learned_init.weights import ErrorPatterns
+from facefit.learned_init.closer_network import CloserHead, CloserTrunk, Correction
+from facefit.learned_init.closer_train import inputs, unflipped
+from facefit.learned_init.closer_weights import ErrorPatterns
+from facefit.learned_init.losses import Batch
 
 PATTERNS, SHAPES = 100, 150
 # Whitened errors beyond this are misses; the fit's robust weights deal with them, not its covariance.
@@ -23,41 +23,26 @@ Whitened = Float[np.ndarray, "pictures points 2"]
 
 @torch.no_grad()
 def whitened_errors(
-    trunk: Trunk, head: Head, yard: Yardstick, batches: Iterable[Batch]
+    trunk: CloserTrunk, head: CloserHead, batches: Iterable[Batch]
 ) -> tuple[Whitened, Whitened]:
-    """Errors of the points, and the points' displacements from the mean face's in the same pose, both in the deviations
-    that the network gave the points.
+    """Errors of the points, and the points' true displacements from the first fit's, both in the deviations that the
+    network gave the points.
     """
     errors, displacements = [], []
     for batch in batches:
-        guess = head(*trunk(*inputs(batch, torch.zeros(len(batch["image"]), dtype=torch.bool))))
-        errors.append(whitened(guess, guess.points - batch["points"]))
-        displacements.append(whitened(guess, displacement(batch, yard)))
+        said = head(*trunk(*inputs(batch, unflipped(batch))))
+        errors.append(whitened(said, said.shift - batch["shift"]))
+        displacements.append(whitened(said, batch["shift"]))
     return np.concatenate(errors), np.concatenate(displacements)
 
 
-def whitened(guess: Guess, pixels: Float[Tensor, "batch points 2"]) -> Whitened:
-    """L^-1 of differences in crop pixels."""
-    inverse = (-guess.points_log_sigma).exp()
-    first = pixels[..., 0] * inverse[..., 0]
-    second = pixels[..., 1] * inverse[..., 1] - guess.points_skew * first
+def whitened(said: Correction, millimetres: Float[Tensor, "batch points 2"]) -> Whitened:
+    """L^-1 of differences."""
+    inverse = (-said.log_sigma).exp()
+    first = millimetres[..., 0] * inverse[..., 0]
+    second = millimetres[..., 1] * inverse[..., 1] - said.skew * first
     found: Whitened = torch.stack([first, second], -1).double().numpy()
     return found
-
-
-def displacement(batch: Batch, yard: Yardstick) -> Float[Tensor, "batch points 2"]:
-    """How person and expression move the points in the crop, seen along the crop's axis."""
-    mean = (yard.mean - yard.mean.mean(0)).expand_as(batch["neutral"])
-    expression = by_point(batch["expression"] @ yard.expression.flatten(1))
-
-    def project(points: Float[Tensor, "batch points 3"]) -> Float[Tensor, "batch points 2"]:
-        local = points @ batch["rotation"].transpose(1, 2)
-        distance = batch["distance_mm"][:, None, None]
-        return (
-            batch["size_px_per_mm"][:, None, None] * distance * local[..., :2] / (distance + local[..., 2:])
-        )
-
-    return project(mean + batch["neutral"] + expression) - project(mean)
 
 
 def error_patterns(

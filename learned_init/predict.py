@@ -1,4 +1,4 @@
-"""From a photograph to the network's guess: a start for the fit, and dense landmarks as evidence in it."""
+"""From a photograph to the network's guess: landmarks, and a start for the fit."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from facefit.dense_landmarks import DenseLandmarks
 from facefit.detection import MIRRORED_LANDMARKS
 from facefit.learned_init.crop import SIZE_PX, Crop, crop_of_landmarks
 from facefit.learned_init.losses import TYPICAL_MM, TYPICAL_PX_PER_MM, rotation_of
 from facefit.learned_init.network import Guess
+from facefit.learned_init.points import DensePoints
 from facefit.learned_init.synthetic import in_crop
 from facefit.learned_init.weights import Initialiser, initialiser_for
 from facefit.models.camera import Camera, Pose
@@ -35,12 +35,12 @@ NO_MARKS = np.full((68, 2), np.nan)
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one photograph, in its pixels: dense landmarks, and a scene's parts with deviations.
+    """What the network says of one photograph, in its pixels: dense points, and a scene's parts with deviations.
 
     `log_focal` is (mean, sigma) of the logarithm of the focal length in pixels, from perspective alone.
     """
 
-    dense: DenseLandmarks
+    points: Float[np.ndarray, "points 2"]
     scene: Scene
     identity_sigma: Float[np.ndarray, "identity"]
     expression_sigma: Float[np.ndarray, "expression"]
@@ -49,7 +49,7 @@ class Prediction:
 
     @property
     def landmarks(self) -> Float[np.ndarray, "68 2"]:
-        return self.dense.pixels[:68]
+        return self.points[:68]
 
 
 def predict(
@@ -71,8 +71,8 @@ def predict(
         # What the network said before tells it nothing new.
         crop, marks = crop or crop_of_landmarks(marks), NO_MARKS
     crop = crop or crop_of_landmarks(marks) or middle_crop(observation)
-    points, spread, guess, crop = refined(network, observation.image, crop, marks)
-    return decode(guess, dense_landmarks(network, model, points, spread, crop), crop, observation, model)
+    points, _, guess, crop = refined(network, observation.image, crop, marks)
+    return decode(guess, points, network.points, crop, observation, model)
 
 
 def refined(
@@ -131,21 +131,13 @@ def covariance_of(guess: Guess) -> Float[np.ndarray, "batch points 2 2"]:
     return lower @ np.swapaxes(lower, -1, -2)
 
 
-def dense_landmarks(
-    network: Initialiser, model: LinearFaceModel, pixels: Float[np.ndarray, "points 2"],
-    covariance: Float[np.ndarray, "points 2 2"], crop: Crop,
-) -> DenseLandmarks:  # fmt: skip
-    """`covariance` in crop pixels; errors are whitened in the crop, where their patterns were measured."""
-    whitening = np.linalg.inv(np.linalg.cholesky(covariance * DOMAIN_GAP**2)) @ (crop.scale * crop.turn)
-    return DenseLandmarks(
-        model.name, network.points.triangles, network.points.barycentric, pixels, whitening,
-        network.errors.patterns, network.errors.variances, network.errors.floor,
-        network.errors.shapes, network.errors.response,
-    )  # fmt: skip
-
-
 def decode(
-    guess: Guess, dense: DenseLandmarks, crop: Crop, observation: Observation, model: LinearFaceModel
+    guess: Guess,
+    pixels: Float[np.ndarray, "points 2"],
+    points: DensePoints,
+    crop: Crop,
+    observation: Observation,
+    model: LinearFaceModel,
 ) -> Prediction:
     """A scene from the first look: pose and camera out of the crop's frame into the photograph's."""
     block = {name: value[0].double() for name, value in guess.blocks.items()}
@@ -161,7 +153,7 @@ def decode(
     local = rotation_of(block["rotation"][None])[0].numpy()
     rotation = in_crop(crop, ray).T @ local
     identity, expression, albedo = (block[name].float() for name in ("identity", "expression", "albedo"))
-    centre = dense_centre(model, dense)
+    centre = points.gather(model, model.mean).double().numpy().mean(0)
     pose = Pose.from_camera_from_model(
         torch.from_numpy(rotation), torch.from_numpy(ray * focal / px_per_mm - rotation @ centre)
     )
@@ -170,7 +162,7 @@ def decode(
         Lighting(block["lighting"].reshape(9, 3).float()),
     )  # fmt: skip
     return Prediction(
-        dense, scene, sigma["identity"].numpy(), sigma["expression"].numpy(), (log_focal, focal_sigma), crop
+        pixels, scene, sigma["identity"].numpy(), sigma["expression"].numpy(), (log_focal, focal_sigma), crop
     )
 
 
@@ -182,12 +174,6 @@ def believed_camera(observation: Observation, log_focal: float, sigma: float) ->
     weight = prior**2 / (prior**2 + sigma**2)
     mixed = (1 - weight) * math.log(float(camera.focal_px)) + weight * log_focal
     return camera.with_focal(torch.tensor(math.exp(mixed)))
-
-
-def dense_centre(model: LinearFaceModel, dense: DenseLandmarks) -> Float[np.ndarray, "3"]:
-    """The mean face's centre among the points: where `centre` and `distance` are measured."""
-    corners = model.mean.double().numpy()[model.topology.triangles[dense.triangles]]
-    return np.asarray((corners * dense.barycentric[:, :, None]).sum(1).mean(0))
 
 
 def middle_crop(observation: Observation) -> Crop:

@@ -5,51 +5,70 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import facefit
 from facefit.learned_init.calibrate import error_patterns, whitened_errors
-from facefit.learned_init.network import Head
-from facefit.learned_init.shards import PICTURES, shard_path
-from facefit.learned_init.train import TEST, TRAIN, VALIDATE, Student, Training
+from facefit.learned_init.closer_network import CloserHead, CloserTrunk
+from facefit.learned_init.closer_train import CloserTraining
+from facefit.learned_init.closer_weights import CloserNetwork, write_closer
+from facefit.learned_init.network import Head, Trunk
+from facefit.learned_init.shards import PICTURES, Pictures, shard_path
+from facefit.learned_init.train import FirstTraining
+from facefit.learned_init.training import TEST, TRAIN, VALIDATE
 from facefit.learned_init.weights import Initialiser, write_weights
+from facefit.models.face_model import LinearFaceModel
 
 # Shards of each kind that the closing figures are measured on.
 SHARDS = 2
 
 
-def drawn(folder: Path, name: str) -> int:
-    """How many shards of a model there are to train on."""
-    return sum(number % 20 in TRAIN and shard_path(folder, name, number).exists() for number in range(10_000))
-
-
-def ship(training: Training, name: str, path: Path) -> Initialiser:
-    """Write the weights for one of the training's models."""
+def ship_first(training: FirstTraining, name: str, path: Path) -> Initialiser:
+    """Write the first look's weights for one of the training's models."""
     student = training.students[name]
     network = training.average.eval()
-    head = network.heads[name]
-    assert isinstance(head, Head)
-    aside = Student(student.model, student.points, student.yard)
-    aside.look(training.data, VALIDATE)
-    if not aside.shards:
-        raise FileNotFoundError(f"no pictures of {name} to validate on in {training.data}: draw more shards")
-    batches = (batch for number in sorted(aside.shards)[:SHARDS] for batch in aside.all_of(number, 128))
-    errors = error_patterns(*whitened_errors(network.trunk, head, student.yard, batches))
-    card = {
+    trunk, head = network.get_submodule("trunk"), network.get_submodule(f"heads.{name}")
+    assert isinstance(trunk, Trunk) and isinstance(head, Head)
+    units = "points and centre px of 128; identity, expression and rotation mm; light and albedo linear RGB"
+    found = Initialiser(trunk, head, student.points, card(training, student.model, units))
+    write_weights(path, found)
+    return found
+
+
+def ship_closer(training: CloserTraining, name: str, path: Path) -> CloserNetwork:
+    """Write the closer look's weights for one of the training's models."""
+    network = training.average.eval()
+    trunk, head = network.get_submodule("trunk"), network.get_submodule(f"heads.{name}")
+    assert isinstance(trunk, CloserTrunk) and isinstance(head, CloserHead)
+    aside = Pictures(training.data, name, VALIDATE)
+    aside.look()
+    aside.any()
+    errors = error_patterns(*whitened_errors(trunk, head, aside.batches(SHARDS)))
+    found = CloserNetwork(
+        trunk, head, training.points[name], errors, card(training, training.models[name], "mm at the face")
+    )
+    write_closer(path, found)
+    return found
+
+
+def card(training: FirstTraining | CloserTraining, model: LinearFaceModel, units: str) -> dict[str, Any]:
+    """What was trained on how much, and how well it does on people it never saw."""
+    name = model.name
+    figures = {"validation": VALIDATE, "test": TEST}
+    return {
         "model": name,
-        "model sha256": student.model.source.sha256,
+        "model sha256": model.source.sha256,
         "facefit": facefit.__version__,
         "date": time.strftime("%Y-%m-%d"),
         "settings": asdict(training.settings),
         "steps": training.step,
-        "pictures": {key: PICTURES * drawn(training.data, key) for key in training.students},
-        "validation": {
-            k: round(v, 4) for k, v in training.validate(VALIDATE, SHARDS).items() if k.startswith(name)
+        "pictures": PICTURES * sum(
+            number % 20 in TRAIN and shard_path(training.data, name, number).exists() for number in range(10_000)
+        ),
+        **{
+            kind: {k: round(v, 4) for k, v in training.validate(among, SHARDS).items() if k.startswith(name)}
+            for kind, among in figures.items()
         },
-        "test": {k: round(v, 4) for k, v in training.validate(TEST, SHARDS).items() if k.startswith(name)},
-        "units": "points and centre px of 128; identity, expression and rotation mm; light and albedo linear RGB",
+        "units": units,
         "pictures from": "facefit's own synthetic pictures of morphable models; no photograph was used",
-    }
-    found = Initialiser(network.trunk, head, student.points, errors, card)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_weights(path, found)
-    return found
+    }  # fmt: skip

@@ -12,16 +12,16 @@ from toy import landmarks_of, observe, toy_model, toy_scene
 
 from facefit.errors import ModelFileError
 from facefit.learned_init import shards
-from facefit.learned_init.calibrate import error_patterns
 from facefit.learned_init.crop import SIZE_PX, Crop, crop_of_box, crop_of_landmarks
 from facefit.learned_init.detector import NetworkDetector
 from facefit.learned_init.losses import TYPICAL_MM, TYPICAL_PX_PER_MM, Yardstick, losses, rotation_of
 from facefit.learned_init.network import Guess, Head, Sizes, Trunk
 from facefit.learned_init.points import dense_points
-from facefit.learned_init.predict import NO_MARKS, decode, dense_landmarks, predict
+from facefit.learned_init.predict import NO_MARKS, decode, predict
 from facefit.learned_init.synthetic import Sample, Synthesizer, in_crop
-from facefit.learned_init.train import Settings, Training
-from facefit.learned_init.weights import ErrorPatterns, Initialiser, read_weights, write_weights
+from facefit.learned_init.train import FirstTraining
+from facefit.learned_init.training import Settings
+from facefit.learned_init.weights import Initialiser, read_weights, write_weights
 from facefit.models.scene import Scene
 
 MODEL = toy_model()
@@ -38,9 +38,7 @@ def untrained() -> Initialiser:
     points = dense_points(MODEL, 60)
     head = Head(Sizes(len(points), MODEL.n_identity, MODEL.n_expression, MODEL.n_albedo)).eval()
     head.layout.copy_(torch.rand(len(points), 2) * SIZE_PX)
-    none = np.zeros((0, len(points), 2))
-    nothing = ErrorPatterns(none, np.zeros(0), 1.0, none, none)
-    return Initialiser(Trunk().eval(), head, points, nothing, {"model": MODEL.name})
+    return Initialiser(Trunk().eval(), head, points, {"model": MODEL.name})
 
 
 # Crops
@@ -228,8 +226,7 @@ def test_a_perfect_guess_is_the_scene(roll: float) -> None:
         {name: block[None] for name, block in blocks.items()},
         {name: torch.full_like(block[None], -3.0) for name, block in blocks.items()}, torch.zeros(1, 1, 2),
     )  # fmt: skip
-    dense = dense_landmarks(network, MODEL, photo, np.tile(np.eye(2), (len(points), 1, 1)), crop)
-    found = decode(guess, dense, crop, replace(observe(truth), focal_sigma=0.3), MODEL).scene
+    found = decode(guess, photo, points, crop, replace(observe(truth), focal_sigma=0.3), MODEL).scene
     again = found.camera.project(found.pose.apply(points.gather(MODEL, found.shape(MODEL)))).double().numpy()
     # A focal length pulled a little towards the prior moves nothing of what is seen by more than this.
     assert np.abs(again - photo).max() < 0.5
@@ -247,7 +244,7 @@ def test_a_photograph_without_landmarks_is_guessed_too() -> None:
     bare = replace(observe(toy_scene(2)), landmarks=None, landmark_covariance=None)
     found = predict(bare, MODEL, initialiser=untrained())
     assert found is not None
-    assert np.isfinite(found.dense.pixels).all()
+    assert np.isfinite(found.points).all()
     assert torch.isfinite(found.scene.pack(("identity", "rotation", "translation"))).all()
     assert isinstance(found.scene, Scene)
 
@@ -285,23 +282,12 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
         read_weights(path, model)
 
 
-def test_patterns_of_errors_are_found_again() -> None:
-    """A share of a displacement missing, one shift of all points, independent noise: each is found for what it is."""
-    rng = np.random.default_rng(0)
-    bump = np.linalg.qr(rng.normal(size=(60, 1)))[0].T.reshape(1, 30, 2)
-    moved = 8.0 * rng.normal(size=(800, 1, 1)) * bump
-    shared = rng.normal(size=(800, 1, 1)) * np.array([1.0, 0.0])
-    found = error_patterns(0.5 * rng.normal(size=(800, 30, 2)) + shared - 0.05 * moved, moved, 4, 1)
-    assert found.variances[0] > 10 * found.variances[1]
-    assert found.floor == pytest.approx(0.25, rel=0.15)
-    assert abs(found.patterns[0][:, 0].mean()) * math.sqrt(30) == pytest.approx(1, abs=0.05)
-    np.testing.assert_allclose(np.vdot(found.response, found.shapes), -0.05, atol=0.02)
-
-
 @pytest.fixture
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number in (0, 14, 17):
-        shards.draw_shard(synthesizer(), tmp_path / "pictures", 1, number, 16)
+        shards.draw_shard(
+            lambda seed, index: [synthesizer()(seed, index)], MODEL.name, tmp_path / "pictures", 1, number, 16
+        )
     return tmp_path / "pictures"
 
 
@@ -309,15 +295,16 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_training_learns_and_goes_on_after_a_stop(tmp_path: Path, pictures: Path) -> None:
     """Stopped and resumed it ends where it would have ended; and the points come nearer."""
     settings = Settings(steps=16, batch=8, warm_up=2, save_every=4)
-    whole = Training([MODEL], tmp_path / "whole", pictures, settings)
+    whole = FirstTraining([MODEL], tmp_path / "whole", pictures, settings)
     whole.run()
-    first = Training([MODEL], tmp_path / "parts", pictures, settings)
-    first._begin()
+    first = FirstTraining([MODEL], tmp_path / "parts", pictures, settings)
+    first.look()
+    first.begin()
     for _ in range(8):
         first.learn()
         first.step += 1
     first.save()
-    second = Training([MODEL], tmp_path / "parts", pictures, settings)
+    second = FirstTraining([MODEL], tmp_path / "parts", pictures, settings)
     assert second.step == 8
     second.run()
     assert whole.step == second.step == 16

@@ -22,11 +22,11 @@ from facefit.observation import Observation
 
 @dataclass(frozen=True)
 class DenseLandmarkResidual(AbstractResidual):
-    """Reprojection error of dense landmarks, without the network's leaning towards the mean face, whitened along shared
-    patterns.
+    """Reprojection error of dense landmarks, without the network's leaning towards what it was shown, whitened along
+    shared patterns.
 
-    With W the whitening of each point, x its projection, y where the network saw it and m the mean face's point in the
-    same pose, the noise is n = W (x - y) + response^T shapes W (x - m). Its covariance, floor I + U (diag(variances) -
+    With W the whitening of each point, x its projection, y where the network saw it and r its point of reference, the
+    noise is n = W (x - y) + response^T shapes W (x - r). Its covariance, floor I + U (diag(variances) -
     floor) U^T, has the inverse square root (I - U diag(1 - sqrt(floor / variances)) U^T) / sqrt(floor). Robust by
     Geman-McClure on each point's part of n.
     """
@@ -44,14 +44,12 @@ class DenseLandmarkResidual(AbstractResidual):
             ).reshape(-1)
 
         pixels = scene.camera.project(scene.pose.apply(self.points.at(scene)))
-        mean = scene.camera.project(scene.pose.apply(self.points.at(without_shape(scene))))
-        shapes, response, patterns, shrink, weight = (
+        shapes, response, patterns, shrink, weight, seen, reference = (
             torch.from_numpy(a).to(pixels)
             for a in (self.flat(self.seen.shapes), self.flat(self.seen.response), self.flat(self.seen.patterns),
-                      self.shrink, self.row_weight)
+                      self.shrink, self.row_weight, self.seen.pixels, self.seen.reference)
         )  # fmt: skip
-        seen = torch.from_numpy(self.seen.pixels).to(pixels)
-        noise = whitened(pixels - seen) + response.T @ (shapes @ whitened(pixels - mean))
+        noise = whitened(pixels - seen) + response.T @ (shapes @ whitened(pixels - reference))
         noise = weight * noise
         found: Tensor = (noise - patterns.T @ (shrink * (patterns @ noise))) / self.seen.floor**0.5
         return found
@@ -68,11 +66,13 @@ class DenseLandmarkResidual(AbstractResidual):
         return np.ones(2 * len(self.seen.pixels)) if self.weight is None else np.repeat(self.weight, 2)
 
     def noise(self, scene: Scene) -> Float[np.ndarray, "rows"]:
-        pixels, mean = project_points(scene, self.points), project_points(without_shape(scene), self.points)
-        off = (self.seen.whitening @ (pixels - self.seen.pixels)[:, :, None]).ravel()
-        shaped = (self.seen.whitening @ (pixels - mean)[:, :, None]).ravel()
+        pixels = project_points(scene, self.points)
+        off, moved = (
+            (self.seen.whitening @ (pixels - there)[:, :, None]).ravel()
+            for there in (self.seen.pixels, self.seen.reference)
+        )
         found: Float[np.ndarray, "rows"] = off + self.flat(self.seen.response).T @ (
-            self.flat(self.seen.shapes) @ shaped
+            self.flat(self.seen.shapes) @ moved
         )
         return found
 
@@ -87,29 +87,15 @@ class DenseLandmarkResidual(AbstractResidual):
         return self.decorrelated(self.row_weight * self.noise(scene))
 
     def jacobian(self, scene: Scene, free: tuple[str, ...]) -> Float[np.ndarray, "rows unknowns"]:
-        """Of `values`, by the blocks of `geometry_of(free)`; the mean face moves with the pose alone."""
+        """Of `values`, by the blocks of `geometry_of(free)`."""
         rows = point_rows(scene, self.points, self.seen.whitening, with_shape=has_shape(free))
         if len(self.seen.shapes):
-            shaped = self.flat(self.seen.shapes) @ rows
-            posed = point_rows(without_shape(scene), self.points, self.seen.whitening, with_shape=False)
-            shaped[:, : posed.shape[1]] -= self.flat(self.seen.shapes) @ posed
-            rows = rows + self.flat(self.seen.response).T @ shaped
+            rows = rows + self.flat(self.seen.response).T @ (self.flat(self.seen.shapes) @ rows)
         return self.decorrelated(self.row_weight[:, None] * rows)
 
     def freeze(self, scene: Scene) -> DenseLandmarkResidual:
         squared = (self.noise(scene).reshape(-1, 2) ** 2).sum(1)
         return replace(self, weight=1 / (1 + squared / self.tolerance**2))
-
-
-@lru_cache(maxsize=4)
-def without_shape(scene: Scene) -> Scene:
-    """The mean face in the same pose before the same camera."""
-    return replace(
-        scene,
-        identity=torch.zeros_like(scene.identity),
-        expression=torch.zeros_like(scene.expression),
-        offsets=None,
-    )
 
 
 def dense_landmark_residual(observation: Observation, model: LinearFaceModel) -> DenseLandmarkResidual | None:
