@@ -10,7 +10,9 @@ import torch
 from test_joint import seen
 from toy import toy_model, toy_scene
 
-from facefit.fitting.joint.animation import animatable, animated, height_mm
+from facefit.fitting.detail.refinement import face_refinement
+from facefit.fitting.detail.stage import Detail
+from facefit.fitting.joint.animation import animatable, animated, height_mm, in_common
 from facefit.fitting.joint.recipe import together
 from facefit.fitting.joint.wrinkles import AnimatableDetail, inconsistency, separate, strain, swapped
 from facefit.fitting.result import FitResult
@@ -171,3 +173,36 @@ def test_detail_of_photographs_together_stays_finite_and_is_one_person_s() -> No
     assert bool(torch.isfinite(first.scene.shape(first.model)).all())
     assert float(first.scene.offsets.norm(dim=1).max()) < 3
     assert bool(torch.isfinite(first.model.expression_basis).all())
+    assert first.detail is not None and second.detail is not None
+    assert first.detail.displacement_mm.any() and np.isfinite(first.detail.displacement_mm).all()
+    np.testing.assert_array_equal(first.detail.displacement_mm, second.detail.displacement_mm)
+
+
+def test_what_a_photograph_does_not_show_is_not_flat_for_that() -> None:
+    """Two of four photographs miss the lower half: the moles there are as high as the others show them."""
+    fits, low = results(), toy_model().mean[:, 1] < 0
+    half = [
+        replace(fit, scene=replace(fit.scene, offsets=torch.where(low[:, None], 0.0, fit.scene.offsets)))
+        for fit in fits[:2]
+    ]
+    all_see, two_see = animatable(fits).static_mm, animatable([*half, *fits[2:]]).static_mm
+    calm = low.numpy() & (np.abs(truth().wrinkles_mm).max(0) < 1e-3) & (np.abs(truth().static_mm) > 0.1)
+    assert calm.sum() > 20
+    assert np.median(two_see[calm] / all_see[calm]) > 0.85
+
+
+def test_finer_relief_is_shared_by_photographs_that_are_cut_less_finely() -> None:
+    """Seen by one alone it is believed nearly as it is; what two show is their mean, and nothing is lost on the way."""
+    once, twice = (face_refinement(toy_model(), cuts) for cuts in (1, 2))
+    coarse = np.linspace(0.1, 0.3, once.n_vertices, dtype=np.float32)
+    fine = twice.halved(coarse)
+    fine[: once.n_coarse] = 0
+    colours = [np.full((r.n_vertices, 3), c, np.float32) for r, c in ((once, 0.1), (twice, 0.2))]
+    first, none, second = in_common([Detail(once, coarse, colours[0]), None, Detail(twice, fine, colours[1])])
+    assert none is None and first is not None and second is not None
+    assert first.refinement is second.refinement is twice
+    np.testing.assert_array_equal(first.displacement_mm, second.displacement_mm)
+    believed = first.displacement_mm / twice.halved(coarse)
+    np.testing.assert_allclose(believed[: once.n_coarse], 0.9, atol=1e-5)
+    np.testing.assert_allclose(believed[once.n_coarse :], 18 / 19, atol=1e-5)
+    assert np.allclose(first.albedo_offsets, 0.1) and np.allclose(second.albedo_offsets, 0.2)
