@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 from scipy.sparse import diags_array
+from scipy.sparse.linalg import splu
 
 from facefit.fitting.detail.offsets import conjugate_gradients
 from facefit.fitting.detail.operators import SurfaceOperators
@@ -53,10 +54,11 @@ def smooth_pigment(
         # Weights lumped at the vertices, which lie far closer than SMOOTH_MM.
         weighed = np.column_stack([weight, weight[:, None] * difference])
         gathered = (refinement.weights.T @ (operators.thirds.T @ weighed))[used]
-        matrix = (prior + diags_array(gathered[:, 0])).tocsr()
-        missing = gathered[:, 1:] - matrix @ found[used]
-        for channel in range(3):
-            found[used, channel] += conjugate_gradients([], matrix, missing[:, channel])
+        matrix = (prior + diags_array(gathered[:, 0])).tocsc()
+        factor = splu(
+            matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+        )
+        found[used] = factor.solve(gathered[:, 1:])
         left = (difference - operators.at_triangles(refinement.carry(found))).mean(1)
         weight = trust * robust(left, 0.2)
     return found
