@@ -7,8 +7,9 @@ import pytest
 import torch
 from toy import toy_scene
 
+from facefit.fitting.gauss_newton import GaussNewton
 from facefit.fitting.residual import cost, normal_equations
-from facefit.fitting.residuals.priors import CoefficientPrior, FocalPrior, LightPrior
+from facefit.fitting.residuals.priors import AMBIENT, CoefficientPrior, FocalPrior, LightPrior
 from facefit.models.lighting import Lighting
 
 
@@ -69,18 +70,30 @@ def test_each_prior_has_a_name_of_its_own() -> None:
     assert len(set(names)) == 5
 
 
-@pytest.mark.parametrize("level", [0.2, 1.0, 3.0])
-def test_white_ambient_light_costs_nothing_at_any_level(level: float) -> None:
-    scene = toy_scene().with_lighting(Lighting.ambient(level))
+def test_white_ambient_light_that_exposes_white_as_white_costs_nothing() -> None:
+    scene = toy_scene().with_lighting(Lighting.ambient(1.0))
     assert cost(LightPrior().freeze(scene), scene) == pytest.approx(0, abs=1e-10)
 
 
-@pytest.mark.parametrize("factor", [0.3, 2.0])
-def test_the_lights_cost_does_not_depend_on_exposure(factor: float) -> None:
-    scene = toy_scene()
-    brighter = scene.with_lighting(Lighting(factor * scene.lighting.coefficients))
-    costs = [cost(LightPrior().freeze(s), s) for s in (scene, brighter)]
-    assert costs[0] == pytest.approx(costs[1], rel=1e-5) and costs[0] > 0.1
+@pytest.mark.parametrize("stops", [-1.5, 1.0])
+def test_exposure_costs_by_its_logarithm_and_nothing_else_does(stops: float) -> None:
+    """The colour and the contrast of a light do not change with its level."""
+    scene, prior = toy_scene(), LightPrior()
+    level = AMBIENT * float(scene.lighting.coefficients[0].mean())
+    brighter = scene.with_lighting(Lighting(2**stops * scene.lighting.coefficients))
+    costs = [cost(prior.freeze(s), s) for s in (scene, brighter)]
+    logs = [math.log(level), math.log(level) + stops * math.log(2)]
+    expected = (logs[1] ** 2 - logs[0] ** 2) / (2 * prior.exposure**2)
+    assert costs[1] - costs[0] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("start", [0.3, 2.5])
+def test_a_free_level_comes_to_one_where_nothing_else_is_known(start: float) -> None:
+    scene = toy_scene().with_lighting(Lighting.ambient(start))
+    scene, report = GaussNewton(steps=20, tolerance=1e-9).solve([LightPrior()], scene, ("lighting",))
+    torch.testing.assert_close(
+        scene.lighting.coefficients, Lighting.ambient(1.0).coefficients, atol=1e-3, rtol=0
+    )
 
 
 def test_colour_costs_more_than_the_same_light_in_white() -> None:
@@ -104,7 +117,7 @@ def test_a_stronger_contrast_costs_more() -> None:
 def test_a_black_light_is_finite() -> None:
     dark = toy_scene().with_lighting(Lighting(torch.zeros(9, 3)))
     prior = LightPrior().freeze(dark)
-    assert cost(prior, dark) == 0
+    assert math.isfinite(cost(prior, dark))
     assert bool(torch.isfinite(normal_equations(prior, dark, ("lighting",)).matrix).all())
 
 

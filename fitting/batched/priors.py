@@ -12,7 +12,7 @@ from torch import Tensor
 
 from facefit.fitting.batched.geometry import COLOUR, Scenes
 from facefit.fitting.batched.terms import AbstractTerm
-from facefit.fitting.residuals.priors import LightPrior, light_rows
+from facefit.fitting.residuals.priors import AMBIENT, LightPrior, light_rows
 from facefit.observation import Observation
 
 
@@ -42,6 +42,7 @@ class LightTerm(AbstractTerm):
     """The light prior in shares of each photograph's own frozen ambient level."""
 
     unit_rows: Float[Tensor, "rows 27"]
+    exposure: float
     level: Float[Tensor, "photos"] | None = None
     blocks: tuple[str, ...] = COLOUR[1:]
 
@@ -50,7 +51,9 @@ class LightTerm(AbstractTerm):
 
     def values(self, scenes: Scenes) -> Float[Tensor, "photos rows"]:
         assert self.level is not None
-        return scenes["lighting"] @ self.unit_rows.T / self.level[:, None]
+        values = scenes["lighting"] @ self.unit_rows.T / self.level[:, None]
+        constant = ((AMBIENT * self.level).log() - 1) / self.exposure
+        return torch.cat([values[:, :-1], values[:, -1:] + constant[:, None]], 1)
 
     def linearise(
         self, scenes: Scenes
@@ -77,5 +80,6 @@ def prior_terms(
         found.append(PriorTerm("focal", rows, torch.tensor(centre, device=scenes.x.device)))
     if "lighting" in free:
         prior = LightPrior()
-        found.append(LightTerm(torch.from_numpy(light_rows(prior.chroma, prior.contrast)).to(scenes.x)))
+        unit = light_rows(prior.chroma, prior.contrast, prior.exposure)
+        found.append(LightTerm(torch.from_numpy(unit).to(scenes.x), prior.exposure))
     return found

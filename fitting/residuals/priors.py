@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -71,32 +71,39 @@ def _(residual: FocalPrior, total: Total, scene: Scene) -> None:
 normal_equations.register(FocalPrior, alone)
 
 
+# Irradiance of white ambient light of level 1 by its coefficient (0, 0): the basis function itself.
+AMBIENT = 0.5 / math.sqrt(math.pi)
+
+
 @dataclass(frozen=True)
 class LightPrior(AbstractResidual):
-    """Plausible light: nearly white, brighter from some side but rarely black from any other.
+    """Plausible light: nearly white, brighter from some side but rarely black from any other, as bright as exposed.
 
     In shares of the present mean ambient level (frozen): the colour of each coefficient strays from grey by
-    `chroma`, the grey of each directional coefficient from zero by `contrast`; the ambient level itself is free.
+    `chroma`, the grey of each directional coefficient from zero by `contrast`. The logarithm of the ambient level
+    strays from 0 by `exposure`: cameras expose so that white paper beside the face would come out nearly white.
+    Without that a dark skin in glaring light and a light skin in the dusk look the same, and what the albedo
+    modes do not hold (eyes, teeth) glows or goes out.
     """
 
     level: float = 0.0
     chroma: float = 0.12
     contrast: float = 0.7
+    exposure: float = 0.5
     name: str = "light prior"
 
     def freeze(self, scene: Scene) -> LightPrior:
-        level = float(scene.lighting.coefficients[0].mean().clamp(min=0.1))
-        return LightPrior(level, self.chroma, self.contrast, self.name)
+        return replace(self, level=ambient_coefficient(scene.lighting))
 
     def __call__(self, scene: Scene) -> Float[Tensor, "rows"]:
-        return self.of_light(scene.lighting)
-
-    def of_light(self, lighting: Lighting) -> Float[Tensor, "rows"]:
-        coefficients = lighting.coefficients
-        level = self.level or float(coefficients[0].detach().mean().clamp(min=0.1))
-        grey = coefficients.mean(1)
-        colour = (coefficients - grey[:, None]) / (self.chroma * level)
-        return torch.cat([colour.reshape(-1), grey[1:] / (self.contrast * level)])
+        coefficients = scene.lighting.coefficients
+        level = self.level or ambient_coefficient(scene.lighting)
+        shares = coefficients / level
+        grey = shares.mean(1)
+        # log(a) at the frozen level, to first order.
+        brightness = math.log(AMBIENT * level) + grey[:1] - 1
+        colour = (shares - grey[:, None]) / self.chroma
+        return torch.cat([colour.reshape(-1), grey[1:] / self.contrast, brightness / self.exposure])
 
 
 @add_to.register
@@ -111,20 +118,27 @@ def _(residual: LightPrior, scene: Scene) -> float:
     return 0.5 * float(values @ values)
 
 
+def ambient_coefficient(lighting: Lighting) -> float:
+    """The mean of the channels' coefficients (0, 0); never so small that a share of it would be infinite."""
+    return float(lighting.coefficients[0].detach().mean().clamp(min=0.1))
+
+
 def _light(
     residual: LightPrior, scene: Scene
 ) -> tuple[Float[np.ndarray, "rows 27"], Float[np.ndarray, "rows"]]:
-    frozen = residual if residual.level else residual.freeze(scene)
-    rows = light_rows(frozen.chroma, frozen.contrast) / frozen.level
-    return rows, rows @ scene.lighting.coefficients.numpy().astype(np.float64).ravel()
+    level = residual.level or ambient_coefficient(scene.lighting)
+    rows = light_rows(residual.chroma, residual.contrast, residual.exposure) / level
+    values = rows @ scene.lighting.coefficients.numpy().astype(np.float64).ravel()
+    values[-1] += (math.log(AMBIENT * level) - 1) / residual.exposure
+    return rows, values
 
 
 normal_equations.register(LightPrior, alone)
 
 
 @lru_cache(maxsize=4)
-def light_rows(chroma: float, contrast: float) -> Float[np.ndarray, "rows 27"]:
-    """The light prior at level 1 is linear in the light: its rows are its values at the 27 unit lights."""
-    prior = LightPrior(1.0, chroma, contrast)
-    units = torch.eye(27, dtype=torch.float64).reshape(27, 9, 3)
-    return torch.stack([prior.of_light(Lighting(unit)) for unit in units], 1).numpy()
+def light_rows(chroma: float, contrast: float, exposure: float) -> Float[np.ndarray, "rows 27"]:
+    """The rows of the light prior at level 1; it is linear in the light but for the last row's constant."""
+    grey = np.kron(np.eye(9), np.full((1, 3), 1 / 3))
+    colour = (np.eye(27) - np.repeat(grey, 3, axis=0)) / chroma
+    return np.concatenate([colour, grey[1:] / contrast, grey[:1] / exposure])
