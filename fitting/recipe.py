@@ -24,7 +24,7 @@ from facefit.fitting.residual import AbstractResidual, normal_equations
 from facefit.fitting.residuals.closure import closure_residual
 from facefit.fitting.residuals.contour import contour_residual
 from facefit.fitting.residuals.dense_landmarks import dense_landmark_residual
-from facefit.fitting.residuals.landmarks import INNER, LandmarkResidual, landmark_residual
+from facefit.fitting.residuals.landmarks import INNER, LandmarkResidual, landmark_residual, landmark_share
 from facefit.fitting.residuals.photometric import PhotometricResidual, robust_weight
 from facefit.fitting.residuals.priors import CoefficientPrior, FocalPrior, LightPrior
 from facefit.fitting.result import FitResult, StageReport, Status
@@ -173,16 +173,17 @@ def terms(
 ) -> list[AbstractResidual]:
     """The evidence of one stage; empty where the photograph offers none of it."""
     found: list[AbstractResidual | None] = []
+    share = landmark_share(observation)
     if stage.landmarks:
         dense = dense_landmark_residual(observation, model)
         # One network's 68 are among its dense points: counted once.
         if dense is None or observation.landmarks_by != "facefit":
-            found.append(landmark_residual(observation, model))
+            found.append(landmark_residual(observation, model, share=share))
         found.append(dense)
         if "expression" in stage.free:
-            found.append(closure_residual(observation, model))
+            found.append(closure_residual(observation, model, share=share))
     if stage.contour:
-        found.append(contour_residual(observation, model))
+        found.append(contour_residual(observation, model, share))
     if level is not None:
         samples = surface_samples(model, stage.samples)
         found.append(PhotometricResidual(model, samples, level, stage.independent, stage.core_only))

@@ -55,7 +55,8 @@ def test_the_normal_equations_are_those_of_each_photograph(stage) -> None:
         assert float(cost[b]) == pytest.approx(wanted.cost, rel=2e-3)
         scale = wanted.matrix.diagonal().sqrt()
         difference = (matrix[b] - wanted.matrix) / scale[:, None] / scale[None]
-        assert float(difference.abs().max()) < 5e-3
+        # A batch leaves out what a second mix of the colours says of the shape: 1 % of its curvature.
+        assert float(difference.abs().max()) < 0.01
         assert float(((gradient[b] - wanted.gradient) / scale).abs().max()) < 0.02 * (1 + wanted.cost) ** 0.5
 
 

@@ -9,11 +9,13 @@ from toy import landmarks_of, observe, toy_model, toy_scene
 
 from facefit.fitting.residual import cost, normal_equations
 from facefit.fitting.residuals.landmarks import (
+    ALIKE,
     INNER,
     LandmarkResidual,
     face_scale_px,
     landmark_covariance,
     landmark_residual,
+    landmark_share,
 )
 from facefit.models.scene import Scene
 from facefit.observation import Observation
@@ -54,6 +56,29 @@ def test_one_standard_deviation_off_costs_one_half() -> None:
         # A quarter of a square pixel is added to every covariance.
         landmarks[30] += turn[:, axis] * np.sqrt(sigmas[axis] ** 2 + 0.25)
         assert cost(term(landmarks, covariance), TRUTH) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_landmarks_that_err_together_are_worth_fewer() -> None:
+    """One number is worth itself; the more there are, the less each, and all together never more than 1 / ALIKE."""
+    landmarks, worth = landmarks_of(TRUTH), []
+    for known in (0, 1, 5, 51):
+        some = landmarks.copy()
+        some[17 + known :] = np.nan
+        some[:17] = np.nan
+        worth.append(2 * known * landmark_share(observation(some)))
+    assert worth[0] == 0 and worth[1] == pytest.approx(2 / (1 + ALIKE))
+    assert worth == sorted(worth) and worth[3] < 1 / ALIKE
+    assert landmark_share(replace(observe(TRUTH), landmarks=None)) == 1
+
+
+def test_a_share_scales_the_cost_and_leaves_robustness_alone() -> None:
+    landmarks = landmarks_of(TRUTH)
+    landmarks[30] += 40.0
+    every, few = term(landmarks), replace(term(landmarks), share=0.25)
+    np.testing.assert_array_equal(few.freeze(TRUTH).weight, every.freeze(TRUTH).weight)
+    assert cost(few.freeze(TRUTH), TRUTH) == pytest.approx(0.25 * cost(every.freeze(TRUTH), TRUTH))
+    rows = few.freeze(TRUTH)(TRUTH)
+    assert 0.5 * float(rows @ rows) == pytest.approx(cost(few.freeze(TRUTH), TRUTH), rel=1e-4)
 
 
 def test_unknown_points_are_left_out() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from facefit.fitting.batched.geometry import GEOMETRY, Scenes, points_at, project
 from facefit.fitting.batched.terms import TOLERANCE, AbstractTerm
 from facefit.fitting.residuals.contour import JAW, SILHOUETTE_STEPS, silhouette
-from facefit.fitting.residuals.landmarks import face_scale_px, landmark_covariance
+from facefit.fitting.residuals.landmarks import face_scale_px, landmark_covariance, landmark_share
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.surface_points import SurfacePoints
 from facefit.observation import Observation
@@ -29,6 +29,7 @@ class ContourTerm(AbstractTerm):
     covariance: Float[Tensor, "photos jaw 2 2"]
     known: Bool[Tensor, "photos jaw"]
     reach_px: Float[Tensor, "photos"]
+    share: Float[Tensor, "photos"]
     mean: Float[Tensor, "photos jaw 3"] | None = None
     basis: Float[Tensor, "photos jaw 3 shape"] | None = None
     across: Float[Tensor, "photos jaw 2"] | None = None
@@ -42,7 +43,8 @@ class ContourTerm(AbstractTerm):
         pixels, _ = found._seen(scenes)
         assert found.across is not None
         rows = ((pixels - found.observed) * found.across).sum(-1)
-        return replace(found, weight=1 / (1 + rows**2 / TOLERANCE**2))
+        robust = 1 / (1 + rows**2 / TOLERANCE**2)
+        return replace(found, weight=robust * self.share.sqrt()[:, None])
 
     def _search(self, scenes: Scenes) -> ContourTerm:
         """The nearest point of the present silhouette for each jaw landmark."""
@@ -132,4 +134,5 @@ def contour_term(
         torch.from_numpy(np.stack(covariances)).float().to(device),
         torch.from_numpy(np.stack(knowns)).to(device),
         torch.tensor(reaches, device=device),
+        torch.tensor([landmark_share(one) for one in observations], device=device),
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from facefit.fitting.batched.geometry import GEOMETRY, Scenes, points_at, project
 from facefit.fitting.residuals.closure import EYES, LIPS, SHARED
-from facefit.fitting.residuals.landmarks import INNER, landmark_covariance
+from facefit.fitting.residuals.landmarks import INNER, landmark_covariance, landmark_share
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.surface_points import SurfacePoints
 from facefit.observation import Observation
@@ -57,6 +57,7 @@ class LandmarkTerm(AbstractTerm):
     signs: Float[Tensor, "items points"]
     observed: Float[Tensor, "photos items 2"]
     whitening: Float[Tensor, "photos items 2 2"]
+    share: Float[Tensor, "photos"]
     weight: Float[Tensor, "photos items"] | None = None
     blocks: tuple[str, ...] = GEOMETRY
 
@@ -66,7 +67,8 @@ class LandmarkTerm(AbstractTerm):
         return (self.whitening @ difference[..., None])[..., 0]
 
     def freeze(self, scenes: Scenes) -> LandmarkTerm:
-        return replace(self, weight=1 / (1 + (self._rows(scenes) ** 2).sum(-1) / TOLERANCE**2))
+        robust = 1 / (1 + (self._rows(scenes) ** 2).sum(-1) / TOLERANCE**2)
+        return replace(self, weight=robust * self.share.sqrt()[:, None])
 
     def values(self, scenes: Scenes) -> Float[Tensor, "photos rows"]:
         assert self.weight is not None
@@ -136,7 +138,8 @@ def _landmarks(
     if not whitening.any():
         return None
     points = SurfacePoints(model, landmarks.triangles[used], landmarks.barycentric[used])
-    signs_on, observed_on, whitening_on = (
-        torch.from_numpy(a).to(device) for a in (signs, observed, whitening)
+    share = np.array([landmark_share(one) for one in observations], dtype=np.float32)
+    signs_on, observed_on, whitening_on, share_on = (
+        torch.from_numpy(a).to(device) for a in (signs, observed, whitening, share)
     )
-    return LandmarkTerm(points, signs_on, observed_on, whitening_on)
+    return LandmarkTerm(points, signs_on, observed_on, whitening_on, share_on)

@@ -31,7 +31,8 @@ class ClosureResidual(AbstractResidual):
 
     A shift common to both edges does not matter, so a landmark set that sits a little low on the face still
     says exactly whether the eyes are shut. `points` holds the upper points, then the lower ones in the same
-    order. Robust as the landmarks are: `freeze` scales a pair down by 1 / (1 + r^2 / tolerance^2).
+    order. Robust as the landmarks are: `freeze` scales a pair down by 1 / (1 + r^2 / tolerance^2). `share` is the
+    landmarks' own.
 
     Source: Jiang, "Learning Animatable 3D Face Models from In-the-Wild Images", section 2.1, "relative offset
     between eye keypoints"; from Feng et al. (DECA), SIGGRAPH 2021, equation 4, which has weights for sigmas.
@@ -42,6 +43,7 @@ class ClosureResidual(AbstractResidual):
     whitening: Float[np.ndarray, "pairs 2 2"]
     tolerance: float = 3.0
     weight: Float[np.ndarray, "pairs"] | None = None
+    share: float = 1.0
     name: str = "closure"
 
     def __call__(self, scene: Scene) -> Float[Tensor, "rows"]:
@@ -51,7 +53,8 @@ class ClosureResidual(AbstractResidual):
 
     @property
     def weighted(self) -> Float[np.ndarray, "pairs 2 2"]:
-        return self.whitening if self.weight is None else self.whitening * self.weight[:, None, None]
+        whitening: Float[np.ndarray, "pairs 2 2"] = self.whitening * self.share**0.5
+        return whitening if self.weight is None else whitening * self.weight[:, None, None]
 
     def freeze(self, scene: Scene) -> ClosureResidual:
         squared = ((self.whitening @ self.difference(scene)[:, :, None]) ** 2).sum((1, 2))
@@ -86,6 +89,7 @@ def closure_residual(
     model: LinearFaceModel,
     pairs: tuple[tuple[int, int], ...] = EYES + LIPS,
     shared: float = SHARED,
+    share: float = 1.0,
 ) -> ClosureResidual | None:
     """The term for those pairs that the photograph and the model both know; None where there are none.
 
@@ -109,4 +113,4 @@ def closure_residual(
     covariance = landmark_covariance(observation)
     missed = (covariance[upper] + covariance[lower]) * (1 - shared) / shared
     offset = (observation.landmarks[upper] - observation.landmarks[lower]).astype(np.float64)
-    return ClosureResidual(points, offset, np.linalg.inv(np.linalg.cholesky(missed)))
+    return ClosureResidual(points, offset, np.linalg.inv(np.linalg.cholesky(missed)), share=share)

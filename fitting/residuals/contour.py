@@ -99,6 +99,7 @@ class ContourResidual(AbstractResidual):
     observed: Float[np.ndarray, "17 2"]
     covariance: Float[np.ndarray, "17 2 2"]
     reach_px: float
+    share: float = 1.0
     frozen: LandmarkResidual | None = None
     age: int = 0
     name: str = "contour"
@@ -125,7 +126,7 @@ class ContourResidual(AbstractResidual):
         sigma = np.sqrt(np.einsum("ni,nij,nj->n", across, self.covariance[seen], across))
         points = outline.points.blended(rim.corner[best], rim.barycentric[best])
         rows = (across / sigma[:, None])[:, None, :]
-        term = LandmarkResidual(points, self.observed[seen], rows, name=self.name)
+        term = LandmarkResidual(points, self.observed[seen], rows, share=self.share, name=self.name)
         return replace(self, frozen=term.freeze(scene), age=0)
 
 
@@ -143,7 +144,9 @@ def _(residual: ContourResidual, scene: Scene) -> float:
     return 0.0 if residual.frozen is None else cost(residual.frozen, scene)
 
 
-def contour_residual(observation: Observation, model: LinearFaceModel) -> ContourResidual | None:
+def contour_residual(
+    observation: Observation, model: LinearFaceModel, share: float = 1.0
+) -> ContourResidual | None:
     """The jaw term; None where the photograph has no jaw landmarks or the model no region that forms a silhouette."""
     if observation.landmarks is None or "jaw_contour" not in model.topology.regions:
         return None
@@ -151,6 +154,5 @@ def contour_residual(observation: Observation, model: LinearFaceModel) -> Contou
     if not np.isfinite(jaw).all(1).any():
         return None
     covariance = landmark_covariance(observation)[JAW]
-    return ContourResidual(
-        model, jaw.astype(np.float64), covariance, reach_px=0.35 * face_scale_px(observation)
-    )
+    reach_px = 0.35 * face_scale_px(observation)
+    return ContourResidual(model, jaw.astype(np.float64), covariance, reach_px, share)
