@@ -66,6 +66,16 @@ def test_cuda_sees_the_same_triangles(make: object) -> None:
         assert_same_fragments(back, rasterize(*mesh, 24, 31))
 
 
+@pytest.mark.parametrize("width", range(1, 10))
+def test_pictures_of_any_width_show_the_same_triangles(width: int) -> None:
+    """Narrower than the four pixels that are drawn at once, and no multiple of four."""
+    pixels, depth, triangles = soup(3)
+    seen = rasterize(pixels, depth, triangles, 12, width).triangle.numpy()
+    wanted = rasterize_reference(pixels.numpy(), depth.numpy(), triangles.numpy(), 12, width)
+    assert (wanted >= 0).any()
+    np.testing.assert_array_equal(seen, wanted)
+
+
 def test_a_triangle_around_one_pixel_centre_covers_one_pixel() -> None:
     # Centre of pixel (row 3, column 5): (5.5, 3.5). Counter-clockwise as seen, y down.
     found = rasterize(*single((5.4, 3.4), (5.4, 3.7), (5.7, 3.4)), 8, 10)

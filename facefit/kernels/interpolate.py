@@ -25,12 +25,10 @@ def _blend(
                     blended[column, c] = 0.0
                 continue
             s = np.uintp(t)
-            p = attributes[np.uintp(triangles[s, 0])]
-            q = attributes[np.uintp(triangles[s, 1])]
-            r = attributes[np.uintp(triangles[s, 2])]
+            p, q, r = np.uintp(triangles[s, 0]), np.uintp(triangles[s, 1]), np.uintp(triangles[s, 2])
             b0, b1, b2 = weights[column, 0], weights[column, 1], weights[column, 2]
             for c in range(channels):
-                blended[column, c] = b0 * p[c] + b1 * q[c] + b2 * r[c]
+                blended[column, c] = b0 * attributes[p, c] + b1 * attributes[q, c] + b2 * attributes[r, c]
 
 
 @numba.njit(cache=True, nogil=True)

@@ -8,6 +8,8 @@ import numba
 import numpy as np
 from jaxtyping import Float32, Float64, Int32
 
+from facefit.kernels.lanes import LANES, cover
+
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def rasterize_kernel(
@@ -26,12 +28,16 @@ def rasterize_kernel(
     A vertex with inverse_depth <= 0 is behind the camera, and its triangles are dropped.
     """
     height, width = nearest.shape
+    # A picture narrower than the lanes is drawn into a wider one.
+    across = np.uintp(max(width, LANES))
+    narrow = width < LANES
     # Flat and unsigned: numba asks a signed index each time whether it counts from the end.
-    near, seen = nearest.ravel(), ids.ravel()
+    near = np.empty(height * LANES) if narrow else nearest.ravel()
+    seen = np.empty(height * LANES, dtype=np.int32) if narrow else ids.ravel()
     for cell in range(near.size):
         near[cell] = 0.0
         seen[cell] = -1
-    last_column, last_row, across = width - 1.0, height - 1.0, np.uintp(width)
+    last_column, last_row, last_lanes = width - 1.0, height - 1.0, np.float64(across) - LANES
     for t in range(len(triangles)):
         i, j, k = np.uintp(triangles[t, 0]), np.uintp(triangles[t, 1]), np.uintp(triangles[t, 2])
         x0, y0 = pixels[i, 0], pixels[i, 1]
@@ -58,30 +64,20 @@ def rasterize_kernel(
         a0, b0, c0 = (y1 - y2) * sign, (x2 - x1) * sign, (x1 * y2 - x2 * y1) * sign
         a1, b1, c1 = (y2 - y0) * sign, (x0 - x2) * sign, (x2 * y0 - x0 * y2) * sign
         a2, b2, c2 = (y0 - y1) * sign, (x1 - x0) * sign, (x0 * y1 - x1 * y0) * sign
-        # Where a row enters and leaves the triangle, by division, and so within `slack` of what the formula says.
-        d0, d1, d2 = 1.0 / a0, 1.0 / a1, 1.0 / a2
-        slack0 = 1e-7 + 1e-15 * (abs(c0) + abs(b0) * height) * abs(d0)
-        slack1 = 1e-7 + 1e-15 * (abs(c1) + abs(b1) * height) * abs(d1)
-        slack2 = 1e-7 + 1e-15 * (abs(c2) + abs(b2) * height) * abs(d2)
+        slopes, depths, ends = (a0, a1, a2), (w0, w1, w2, scale), (left + 0.5, right + 0.5)
         for row in range(np.uintp(top), np.uintp(bottom) + np.uintp(1)):
             y = np.float64(row) + 0.5
-            r0, r1, r2 = b0 * y + c0, b1 * y + c1, b2 * y + c2
-            q0, q1, q2 = -0.5 - r0 * d0, -0.5 - r1 * d1, -0.5 - r2 * d2
-            enter0, leave0 = (q0 - slack0 if a0 > 0.0 else left), (q0 + slack0 if a0 < 0.0 else right)
-            enter1, leave1 = (q1 - slack1 if a1 > 0.0 else left), (q1 + slack1 if a1 < 0.0 else right)
-            enter2, leave2 = (q2 - slack2 if a2 > 0.0 else left), (q2 + slack2 if a2 < 0.0 else right)
-            first = np.ceil(max(max(left, enter0), max(enter1, enter2)))
-            last = np.floor(min(min(right, leave0), min(leave1, leave2)))
-            if not first <= last:
-                continue
-            x, start = first + 0.5, row * across
-            for cell in range(start + np.uintp(first), start + np.uintp(last) + np.uintp(1)):
-                e0, e1, e2 = a0 * x + r0, a1 * x + r1, a2 * x + r2
-                x += 1.0
-                w = ((e0 * w0 + e1 * w1) + e2 * w2) * scale
-                if w > near[cell] and min(e0, min(e1, e2)) >= 0.0:
-                    near[cell] = w
-                    seen[cell] = t
+            rows = b0 * y + c0, b1 * y + c1, b2 * y + c2
+            column = left
+            while column <= right:
+                # No lane beyond the row's end; a pixel that is met twice stays as it is.
+                at = min(column, last_lanes)
+                cover(near, seen, row * across + np.uintp(at), t, at + 0.5, ends, slopes, rows, depths)
+                column += LANES
+    if narrow:
+        for cell in range(height * width):
+            row, rest = divmod(cell, width)
+            nearest[row, rest], ids[row, rest] = near[row * LANES + rest], seen[row * LANES + rest]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -111,24 +107,19 @@ def barycentric_kernel(
     for row in range(height):
         y = row + 0.5
         seen, weights, depths = ids[row], barycentric[row], depth[row]
-        before = -1
-        x0 = y0 = x1 = y1 = x2 = y2 = w0 = w1 = w2 = 0.0
         for column in range(width):
             t = seen[column]
             if t < 0:
                 weights[column, 0] = weights[column, 1] = weights[column, 2] = 0.0
                 depths[column] = np.inf
                 continue
-            if t != before:
-                # Neighbouring pixels mostly see the same triangle.
-                before, s = t, np.uintp(t)
-                i, j, k = np.uintp(triangles[s, 0]), np.uintp(triangles[s, 1]), np.uintp(triangles[s, 2])
-                x0, y0 = pixels[i, 0], pixels[i, 1] - y
-                x1, y1 = pixels[j, 0], pixels[j, 1] - y
-                x2, y2 = pixels[k, 0], pixels[k, 1] - y
-                w0, w1, w2 = inverse_depth[i], inverse_depth[j], inverse_depth[k]
+            # Read anew, though neighbours mostly see the same triangle: asking would be mispredicted every other pixel.
+            s = np.uintp(t)
+            i, j, k = np.uintp(triangles[s, 0]), np.uintp(triangles[s, 1]), np.uintp(triangles[s, 2])
+            w0, w1, w2 = inverse_depth[i], inverse_depth[j], inverse_depth[k]
             x = column + 0.5
-            u0, u1, u2 = x0 - x, x1 - x, x2 - x
+            u0, u1, u2 = pixels[i, 0] - x, pixels[j, 0] - x, pixels[k, 0] - x
+            y0, y1, y2 = pixels[i, 1] - y, pixels[j, 1] - y, pixels[k, 1] - y
             e0, e1, e2 = u1 * y2 - u2 * y1, u2 * y0 - u0 * y2, u0 * y1 - u1 * y0
             f0, f1, f2 = e0 * w0, e1 * w1, e2 * w2
             total = 1.0 / (f0 + f1 + f2)
