@@ -55,12 +55,15 @@ def fitted(seed: int, yaw: float) -> FitResult:
 
 @pytest.mark.parametrize(("seed", "yaw"), CASES)
 def test_a_scene_comes_back_from_its_rendering(seed: int, yaw: float) -> None:
-    """Exact inner landmarks, 8-bit picture, known focal; the priors pull by up to 0.3 mm of 1.2 to 2.6."""
+    """Exact inner landmarks, 8-bit picture, known focal; the priors pull by up to 0.3 mm of 1.2 to 2.6.
+
+    Landmarks that happen to be exact are believed no more than a detector's, whose errors go together.
+    """
     truth, model = toy_scene(seed, yaw), toy_model()
     found = fitted(seed, yaw)
     mean_face = error_mm(Scene.neutral(model, truth.camera), truth, model).mean()
     error = error_mm(found.scene, truth, model).mean()
-    assert error < 0.3 and error < 0.2 * mean_face
+    assert error < 0.3 and error < 0.25 * mean_face
     assert found.photometric_rms < 0.003 and found.landmark_error < 0.005
 
 
@@ -71,7 +74,7 @@ def test_the_photograph_improves_on_its_landmarks(seed: int, yaw: float) -> None
     error = error_mm(landmarks_only.scene, truth, model).mean()
     mean_face = error_mm(Scene.neutral(model, truth.camera), truth, model).mean()
     assert error_mm(fitted(seed, yaw).scene, truth, model).mean() < 0.5 * error
-    assert error < 0.75 * mean_face
+    assert error < 0.9 * mean_face
 
 
 @pytest.mark.parametrize(("seed", "yaw"), CASES[:3])
