@@ -283,3 +283,34 @@ def test_the_axis_stands_behind_the_face() -> None:
     axis = Axis.of(MODEL)
     assert axis.z < float(MODEL.mean[:, 2].max()) - 60
     assert axis.bottom < axis.top
+
+
+@pytest.mark.slow
+def test_shipped_weights_correct_the_landmarks_of_a_portrait(astronaut: np.ndarray) -> None:
+    """The closer look brings the first look's landmarks nearer to dlib's, an instrument of its own."""
+    from facefit.detection import DlibDetector
+    from facefit.learned_init.detector import NetworkDetector
+    from facefit.models import load_model
+    from facefit.observation import Observation
+    from facefit.reconstruct import sharpened
+
+    theirs = DlibDetector().detect(astronaut)[0].landmarks
+    first = Observation.from_array(astronaut, detector=NetworkDetector())
+    closer = sharpened(first, load_model("builtin"))
+    eyes = np.linalg.norm(theirs[36] - theirs[45])
+
+    def apart(photo: Observation) -> float:
+        assert photo.landmarks is not None
+        return float(np.linalg.norm(photo.landmarks - theirs, axis=1)[17:].mean() / eyes)
+
+    assert apart(closer) < 0.04
+    assert apart(closer) < apart(first)
+    assert closer.landmarks is not None and first.landmarks is not None
+    np.testing.assert_array_equal(closer.landmarks[:17], first.landmarks[:17])
+
+
+def test_landmarks_of_others_are_left_alone() -> None:
+    from facefit.reconstruct import sharpened
+
+    photo = observe(toy_scene(2))
+    assert sharpened(photo, MODEL) is photo
