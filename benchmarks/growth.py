@@ -181,24 +181,41 @@ def _in_quarters(
 
 
 def memory(photo: Path, model: Any, stages: Sequence[Any]) -> list[Row]:
-    """What the first fit adds to a process that holds the program, the model and the photograph; then the next.
+    """What drawing one triangle, the first fit and the next add to a process that holds program, model, photograph.
 
-    To be asked before anything else was fitted. A fit with four modes comes first: it brings the compiled kernels.
+    To be asked before anything else was fitted. numba imports the better part of itself, once a process, when the
+    first compiled kernel is called, whatever it does: told apart from what a fit needs.
     """
     import facefit as ff
     import facefit.fitting.recipe  # what a fit imports is not what it adds
+    from facefit.rendering.rasterize import rasterize
 
     observation = ff.Observation.from_file(photo)
-    at = [resident_mb()]
-    for fitted in (model.truncated(4, min(4, model.n_expression)), model, model):
-        ff.fit(observation, fitted, stages=stages)
-        at.append(peak_memory_mb())
-    names = ("the kernels, at the first fit", "a model's first fit: its samples", "a further fit")
+    corners, one = torch.tensor([[0.0, 0.0], [0.0, 8.0], [8.0, 8.0]]), torch.tensor([[0, 1, 2]])
+
+    def fit() -> None:
+        ff.fit(observation, model, stages=stages)
+
+    steps: dict[str, Callable[[], object]] = {
+        "numba's own modules, at the first kernel": lambda: rasterize(corners, torch.ones(3), one, 8, 8),
+        "the first fit: its kernels, the model's samples": fit,
+        "a further fit": fit,
+    }
     rows: list[Row] = []
-    for name, before, after in zip(names, at, at[1:], strict=False):
-        added = None if before is None or after is None else f"{max(0.0, after - before):.0f} MB"
-        rows.append({"what": f"memory added by {name}", "note": added})
+    for name, step in steps.items():
+        added = memory_added_mb(step)
+        rows.append({"what": f"memory added by {name}", "note": None if added is None else f"{added:.0f} MB"})
     return rows
+
+
+def memory_added_mb(call: Callable[[], object]) -> float | None:
+    """How much more the process holds after a call, or during it where that was its highest ever."""
+    before, highest = resident_mb(), peak_memory_mb()
+    call()
+    after, peak = resident_mb(), peak_memory_mb()
+    if before is None or after is None or highest is None or peak is None:
+        return None
+    return max(0.0, (peak if peak > highest else after) - before)
 
 
 def resident_mb() -> float | None:

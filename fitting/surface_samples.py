@@ -118,16 +118,17 @@ def gather(
 
 
 # Modes gathered at a time: the transposed copy of all of them would double the model's memory.
-MODES_AT_A_TIME = 16
+MODES_AT_A_TIME = 8
 
 
 def _gathered(
     matrix: sp.csr_matrix, fields: Float[np.ndarray, "modes vertices 3"]
 ) -> Iterator[tuple[int, Float[np.ndarray, "rows 3 part"]]]:
     """`matrix` (rows, vertices) applied to a few modes after the other, with the first mode's number."""
-    vertices = fields.shape[1]
+    used = np.unique(matrix.indices)
+    matrix = matrix[:, used]
     for start in range(0, len(fields), MODES_AT_A_TIME):
-        part = fields[start : start + MODES_AT_A_TIME].transpose(1, 2, 0).reshape(vertices, -1)
+        part = fields[start : start + MODES_AT_A_TIME, used].transpose(1, 2, 0).reshape(len(used), -1)
         yield start, np.asarray(matrix @ part).reshape(matrix.shape[0], 3, -1)
 
 
@@ -166,20 +167,26 @@ def sample_rows(
         (barycentric.ravel(), (np.repeat(index, 3), corner.ravel())), shape=(count, vertices)
     )
 
+    # Only triangles around a sample's corners count.
+    touched = np.zeros(vertices, dtype=bool)
+    touched[corner] = True
+    faces = faces[touched[faces].any(1)]
     x0, x1, x2 = mean[faces].transpose(1, 0, 2)
-    edges = np.stack([x1 - x0, x2 - x0], axis=2)
-    area = 0.5 * np.linalg.norm(np.cross(edges[..., 0], edges[..., 1]), axis=1)
-    inverse = np.linalg.pinv(edges)
+    one, other = x1 - x0, x2 - x0
+    normal = np.cross(one, other)
+    twice = np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    unit = normal / twice
+    # The rows of the pseudo-inverse: in the triangle's plane, each at right angles to the other edge.
+    inverse = np.stack([np.cross(other, unit), np.cross(unit, one)], axis=1) / twice[:, None]
     # around[v, t] = share of triangle t in the area around vertex v; then triangles around each sample.
     around = sp.csr_matrix(
-        (np.repeat(area, 3), (faces.ravel(), np.repeat(np.arange(len(faces)), 3))),
+        (np.repeat(twice, 3), (faces.ravel(), np.repeat(np.arange(len(faces)), 3))),
         shape=(vertices, len(faces)),
     )
     around = sp.diags(1 / np.maximum(np.asarray(around.sum(1)).ravel(), 1e-12)) @ around
-    share = (position @ around).tocoo()
+    share = position @ around
+    mean_normal, share = share @ unit, share.tocoo()
 
-    normal = np.cross(edges[..., 0], edges[..., 1])
-    mean_normal = (position @ around) @ (normal / np.maximum(2 * area, 1e-12)[:, None])
     first, second = tangent_frame(mean_normal)
     tangents = []
     for axis in (first, second):

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
 
+MODES_AT_A_TIME = 8
+
 
 class SurfacePoints:
     """Points fixed on a model's surface (triangle and barycentric weights), with their rows of the shape basis."""
@@ -24,16 +26,13 @@ class SurfacePoints:
         corner = model.triangles[torch.as_tensor(np.asarray(triangles), dtype=torch.int64)]
         weights = torch.as_tensor(np.asarray(barycentric)).to(model.mean)
         self.mean = (model.mean[corner] * weights[..., None]).sum(1)
-        self.basis = (
-            torch.cat(
-                [
-                    (basis[:, corner] * weights[None, ..., None]).sum(2)
-                    for basis in (model.identity_basis, model.expression_basis)
-                ]
-            )
-            .permute(1, 2, 0)
-            .contiguous()
-        )
+        self.basis = torch.empty(*self.mean.shape, model.n_identity + model.n_expression)
+        # A few modes after the other: the corners of all modes are three times the memory of the points.
+        for basis, first in ((model.identity_basis, 0), (model.expression_basis, model.n_identity)):
+            for start in range(0, len(basis), MODES_AT_A_TIME):
+                part = basis[start : start + MODES_AT_A_TIME, corner]
+                at = first + start
+                self.basis[..., at : at + len(part)] = (part * weights[..., None]).sum(2).permute(1, 2, 0)
 
     @cached_property
     def mean64(self) -> Float[np.ndarray, "points 3"]:

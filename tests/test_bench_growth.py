@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from toy import toy_model, toy_scene
 
-from facefit.benchmarks.growth import in_turns, subdivided
+from facefit.benchmarks.growth import in_turns, memory_added_mb, subdivided
 from facefit.benchmarks.peers import filling
 
 
@@ -48,3 +49,15 @@ def test_the_face_to_rasterise_is_as_large_as_the_picture() -> None:
     extent = pixels.amax(0) - pixels.amin(0)
     assert abs(float(extent.max()) - 100) < 1e-2 and float(extent.min()) > 30
     assert bool((depth > 500).all())
+
+
+def test_memory_that_a_call_keeps_or_needed_at_its_highest_is_counted() -> None:
+    kept: list[np.ndarray] = []
+    grown = memory_added_mb(lambda: kept.append(np.ones(8 * 2**20)))
+    if grown is None:
+        pytest.skip("only Linux tells what a process holds")
+    assert 63 < grown < 80
+    # Gone again afterwards, but the highest the process ever had.
+    passing = memory_added_mb(lambda: np.ones(64 * 2**20).sum())
+    assert passing is not None and passing > 400
+    assert memory_added_mb(lambda: None) == pytest.approx(0, abs=8)
