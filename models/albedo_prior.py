@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from facefit.mesh import vertex_normals
+from facefit.models.builtin.sky import sky_view, tinted
 from facefit.models.face_model import LinearFaceModel, Topology
 from facefit.models.face_paint import Masks, face_coordinates, masks, no_masks
 from facefit.models.regions import plan
@@ -49,6 +51,10 @@ CHEEK_BLOOD, NOSE_BLOOD, FLUSH_SIGMA = 1.25, 1.3, 0.35
 SOCKET_MELANIN, SOCKET_SIGMA = 1.15, 0.3
 SMOOTH_MELANIN_SIGMA, SMOOTH_BLOOD_SIGMA = 0.10, 0.18
 UNEVEN = 0.35
+# Eyes open wider than at rest: what the lids hid is no darker than this share.
+EYE_SHADE = 0.5
+# Every load of a model without an albedo pays for the shade: a tenth of a second, within 1 % of 500 directions on average.
+DIRECTIONS, PIXEL_MM = 120, 1.0
 SMOOTH_DEGREE_MELANIN, SMOOTH_DEGREE_BLOOD = 4, 3
 
 
@@ -90,7 +96,20 @@ def albedo_prior(
     if view is not None:
         modes += _part_modes(where, tone, skin)
     modes += _smooth_modes(*face_coordinates(vertices, view), tone, bare)
-    return mean.astype(np.float32), np.stack(modes).astype(np.float32)
+    shade = np.maximum(_shade(vertices, topology, mean), EYE_SHADE * where.eye[:, None])
+    return (shade * mean).astype(np.float32), (shade * np.stack(modes)).astype(np.float32)
+
+
+def _shade(
+    vertices: Float[np.ndarray, "vertices 3"], topology: Topology, albedo: Float[np.ndarray, "vertices 3"]
+) -> Float[np.ndarray, "vertices 3"]:
+    """What hollows take of the light: between the lids, in the nostrils and the mouth."""
+    at, triangles = torch.from_numpy(vertices), torch.from_numpy(topology.triangles.astype(np.int64))
+    normals = vertex_normals(at, triangles).numpy()
+    sky = sky_view(vertices, topology.triangles, normals, len(vertices), DIRECTIONS, PIXEL_MM)
+    if topology.mirror is not None:
+        sky = 0.5 * (sky + sky[topology.mirror])
+    return tinted(sky, albedo)
 
 
 def _eye_mean(where: Masks) -> Float[np.ndarray, "vertices 3"]:

@@ -117,15 +117,25 @@ def test_ict_gets_skin_with_eyes_in_it(face: LinearFaceModel) -> None:
 
 
 @pytest.mark.slow
+def test_icts_nostrils_are_dark(face: LinearFaceModel) -> None:
+    """No renderer of ours casts shadows: what hollows take of the light lies in the colour."""
+    under_nose = face.landmark_points(face.mean)[33]
+    light = face.albedo_mean[(face.mean - under_nose).norm(dim=1) < 14.0].mean(1)
+    assert light.min() < 0.35 * light.median()
+
+
+@pytest.mark.slow
 def test_annotating_ict_agrees_with_its_official_landmarks(
     face: LinearFaceModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under 3 mm on the inner face and 6 mm on the jaw; here from one side, for time."""
+    """Under 3 mm on the inner face and, for most points, 5 mm on the jaw: here from one side, for time, where the ends
+    of the jaw are seen edge-on.
+    """
     pytest.importorskip("dlib", reason="annotating needs a detector")
     monkeypatch.setattr(annotate, "VIEWS", ((0, 0),))
     found = annotate.annotate(face)
     away = annotate.distances_mm(face, found, face.topology.landmarks)
-    assert away[17:].mean() < 3.0 and away[:17].mean() < 5.0
+    assert away[17:].mean() < 3.0 and np.median(away[:17]) < 5.0
 
 
 def test_the_real_surrey_model(data: Path) -> None:

@@ -19,22 +19,29 @@ GROUND = 0.3
 LIFT_MM = 0.7
 
 
-def sky_view(points: Array, triangles: Ints, normals: Array, count: int) -> Array:
+def sky_view(
+    points: Array,
+    triangles: Ints,
+    normals: Array,
+    count: int,
+    directions: int = DIRECTIONS,
+    pixel_mm: float = PIXEL_MM,
+) -> Array:
     """Share of an overcast sky's light that reaches the first `count` vertices past the rest of the head."""
     lifted = points[:count] + LIFT_MM * normals[:count]
     seen, possible = np.zeros(count), np.zeros(count)
     corners = triangles.astype(np.int32)
     reach = np.linalg.norm(points, axis=1).max() + 2.0
-    size = int(np.ceil(2.0 * reach / PIXEL_MM))
+    size = int(np.ceil(2.0 * reach / pixel_mm))
     highest, ids = np.empty((size, size)), np.empty((size, size), dtype=np.int32)
-    for way in _directions():
+    for way in _directions(directions):
         across = np.cross(way, [1.0, 0.0, 0.0] if abs(way[0]) < 0.7 else [0.0, 1.0, 0.0])
         across /= np.linalg.norm(across)
         screen = np.stack([across, np.cross(way, across)], axis=1)
-        pixels = (points @ screen + reach) / PIXEL_MM
+        pixels = (points @ screen + reach) / pixel_mm
         # Seen from afar, height towards the viewer is linear in the picture, as 1/z is from nearby.
         rasterize_kernel(pixels, points @ way + reach, corners, False, highest, ids)
-        column, row = ((lifted @ screen + reach) / PIXEL_MM).astype(np.int64).T
+        column, row = ((lifted @ screen + reach) / pixel_mm).astype(np.int64).T
         free = lifted @ way + reach > highest[row, column]
         bright = (1.0 + 2.0 * way[1]) / 3.0 if way[1] > 0.0 else GROUND
         slant = bright * np.maximum(normals[:count] @ way, 0.0)
@@ -54,9 +61,9 @@ def tinted(sky: Array, albedo: Array) -> Array:
     return np.maximum(v, ((v * a + b) * v + c) * v)
 
 
-def _directions() -> Array:
+def _directions(count: int) -> Array:
     """Evenly over the sphere, on a spiral."""
-    index = np.arange(DIRECTIONS) + 0.5
-    height, turn = 1.0 - 2.0 * index / DIRECTIONS, np.pi * (1.0 + 5.0**0.5) * index
+    index = np.arange(count) + 0.5
+    height, turn = 1.0 - 2.0 * index / count, np.pi * (1.0 + 5.0**0.5) * index
     ring = np.sqrt(1.0 - height * height)
     return np.stack([ring * np.cos(turn), height, ring * np.sin(turn)], axis=1)
