@@ -53,7 +53,8 @@ SMOOTH_MELANIN_SIGMA, SMOOTH_BLOOD_SIGMA = 0.10, 0.18
 UNEVEN = 0.35
 # Eyes open wider than at rest: what the lids hid is no darker than this share.
 EYE_SHADE = 0.5
-# Every load of a model without an albedo pays for the shade: a tenth of a second, within 1 % of 500 directions on average.
+# Every load of a model without an albedo pays for the shade: a tenth of a second, on average within 1 % of 500
+# directions.
 DIRECTIONS, PIXEL_MM = 120, 1.0
 SMOOTH_DEGREE_MELANIN, SMOOTH_DEGREE_BLOOD = 4, 3
 
