@@ -53,7 +53,7 @@ def photographs() -> Path:
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Paths of a toy model, of a photograph of it (its own rendering) and of the landmarks in that."""
-    from test_export_toy import toy_result
+    from export_toy import toy_result
 
     from facefit.models.pack import save_model
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from export_toy import toy_result
 from PIL import Image
-from test_export_toy import toy_result
 from toy import observe, toy_model, toy_scene
 
 from facefit.displacement import detail_entry, detail_maps, detailed_surface, refined_layout

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from export_toy import toy_result
 from PIL import Image
-from test_export_toy import toy_result
 
 from facefit.errors import FacefitError, UnreadableInput
 from facefit.export import export, write_results

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from export_toy import toy_result
 from PIL import Image
-from test_export_toy import toy_result
 
 from facefit.fitting.result import FitResult
 from facefit.glb import CORRECTION, expression_targets, face_glb

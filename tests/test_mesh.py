@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from test_export_toy import RADII_MM, toy_model
+from export_toy import RADII_MM, toy_model
 
 from facefit.mesh import split_seams, unique_edges, vertex_normals
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_export_toy import toy_result
+from export_toy import toy_result
 
 from facefit.errors import UnreadableInput
 from facefit.fitting.result import FitResult

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_export_toy import toy_result
+from export_toy import toy_result
 from test_recipe import TRUTH, observe
 from toy import toy_model
 

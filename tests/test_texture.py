@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_export_toy import toy_model, toy_result
+from export_toy import toy_model, toy_result
 
 from facefit.fitting.result import FitResult
 from facefit.models.face_model import Topology
