@@ -23,22 +23,30 @@ from facefit.models.skin import lab, skin_albedo
 
 # Share of blood in the dermis of bare skin; of lips, which are red for lack of a horny layer. Light faces then
 # have L* 58 to 67 and a* 7 to 10, as measured (see `facefit.models.skin` and its tests). Deviations are ours.
-BLOOD, LIP_BLOOD = 0.009, 0.044
+BLOOD, LIP_BLOOD = 0.009, 0.036
 # Lips are moist and have hardly a horny layer, so that less light comes back before it has met the blood: their
 # reflectance is the skin model's to this power (ours).
-LIP_DEPTH = 1.35
+LIP_DEPTH = 1.25
+# Lips have less melanin than the skin around them where that is dark and as much where it is light (ours): they
+# are redder in hue than the skin, not more saturated (Baras, 914 women, reported in J. Hosp. Med. news), and
+# without the yellow of melanin those of light faces would be mauve.
+LIP_MELANIN, LIP_MELANIN_SHARE = 0.01, 0.55
 # Fitzpatrick I to VI: red reflectance is drawn normal, so that coefficients of two standard deviations stay
 # colours.
 RED, RED_DEVIATION = 0.29, 0.075
 # The colours of hair in linear RGB (ours).
-BLOND, BROWN, BLACK = np.array([[0.30, 0.20, 0.11], [0.075, 0.044, 0.026], [0.022, 0.018, 0.015]])
+BLOND, BROWN, BLACK = np.array([[0.30, 0.20, 0.11], [0.080, 0.043, 0.023], [0.024, 0.017, 0.012]])
 RED_HAIR, GREY = np.array([0.19, 0.065, 0.025]), np.array([0.20, 0.19, 0.178])
-TOOTH, GUM = np.array([0.40, 0.35, 0.28]), np.array([0.26, 0.085, 0.075])
-# An iris is drawn along two straight lines, from brown to light and from amber to blue, about the brown that most
-# people have: two deviations down either line, or both, it is still brown and not red.
-IRIS = np.array([0.068, 0.045, 0.030])
-IRIS_MODES = np.array([[0.0115, 0.0090, 0.0065], [-0.006, 0.0005, 0.008]])
-SCLERA = np.array([0.50, 0.455, 0.43])
+TOOTH, GUM = np.array([0.38, 0.33, 0.265]), np.array([0.26, 0.085, 0.075])
+# From the gum to the biting edge and round to the back: lips that hardly part leave the edges in the dark (ours).
+TOOTH_ROWS = np.array([1.0, 1.0, 0.75, 0.28, 0.24, 0.24, 0.24])
+# An iris is drawn along two straight lines, from dark to light and from amber to grey, about the dark brown that
+# most people have and every fit shows (fits see no eyeballs): two deviations down either line, or both, it is
+# still a colour.
+IRIS = np.array([0.050, 0.024, 0.0135])
+IRIS_MODES = np.array([[0.0092, 0.0056, 0.0029], [-0.0042, 0.0010, 0.0030]])
+# A white eye reflects more; lids and lashes keep the light from it (ours).
+SCLERA = np.array([0.40, 0.36, 0.34])
 
 
 def paint(mesh: WholeMesh, mask: Masks, random: np.random.Generator) -> Array:
@@ -69,7 +77,7 @@ def paint(mesh: WholeMesh, mask: Masks, random: np.random.Generator) -> Array:
     skin += RED_DEVIATION * drawn * tone_line()[1] + tone_line()[0] - _looked_up(melanin, BLOOD)
     skin *= np.exp(0.04 * normal())
     lip_blood = LIP_BLOOD * np.exp(0.15 * normal() - 0.35 * aged)
-    lip_melanin = melanin * np.clip(0.62 + 0.12 * normal(), 0.3, 1.0)
+    lip_melanin = LIP_MELANIN + melanin * np.clip(LIP_MELANIN_SHARE + 0.1 * normal(), 0.3, 0.9)
     lip = skin_albedo(np.array(lip_melanin), np.array(np.clip(lip_blood, 0.008, 0.1))) ** LIP_DEPTH
     skin += (mask.lips * np.clip(0.9 + 0.08 * normal(), 0.5, 1.0))[:, None] * (lip - skin)
     skin = _with_hair(skin, mask, random, tone, man, aged)
@@ -90,11 +98,13 @@ def _with_hair(
 ) -> Array:
     normal = random.standard_normal
     darkness = np.clip(0.42 + 0.75 * tone + 0.28 * normal(), 0.0, 1.0)
-    hair = hair_colour(float(darkness), float(np.clip(0.2 * normal() - 0.2, 0, 1) * (tone < 0.5)))
+    redness = float(np.clip(0.2 * normal() - 0.2, 0, 1) * (tone < 0.5))
+    hair = hair_colour(float(darkness), redness)
     grey = np.clip(1.3 * aged - 0.35 + 0.25 * normal(), 0.0, 1.0)
     head_hair = hair + 0.6 * grey * (GREY - hair)
-    # Brows are darker than the head's hair, and grey later.
-    brow_hair = 0.75 * hair + 0.5 * np.clip(grey - 0.3, 0.0, 1.0) * (GREY - hair)
+    # Brows are darker than the head's hair, those of the blond most of all, and grey later and less.
+    brow_hair = 0.8 * hair_colour(0.25 + 0.75 * float(darkness), redness)
+    brow_hair += 0.25 * np.clip(grey - 0.3, 0.0, 1.0) * (GREY - brow_hair)
     cover = [
         (mask.brows, np.clip((0.84 if man else 0.78) + 0.09 * normal(), 0.3, 0.97), brow_hair),
         (mask.brow_rim, np.clip((0.26 if man else 0.12) + 0.13 * normal(), 0.0, 0.7), brow_hair),
@@ -132,7 +142,7 @@ def _paint_mouth(skin: Array, mesh: WholeMesh) -> None:
     between = np.where(np.arange(TEETH_COLUMNS) % 3 == 0, 0.62, 1.0)[:, None]
     for teeth in ("upper_teeth", "lower_teeth"):
         rows = np.flatnonzero(parts == teeth).reshape(-1, TEETH_COLUMNS)
-        skin[rows] = TOOTH * between * depth[rows]
+        skin[rows] = TOOTH * between * TOOTH_ROWS[:, None, None] * depth[rows]
         skin[rows[:2]] = GUM * depth[rows[:2]]
 
 
@@ -160,7 +170,7 @@ def _eyeball(mesh: WholeMesh, white: Array, iris: Array) -> Array:
     # The shade of the upper lid and of the corners, which vertex colours cannot cast.
     shade = 0.42 * rise(ray[:, 1], 0.0, 0.40) + 0.28 * rise(np.abs(ray[:, 0]), 0.40, 0.90)
     colour = colour * (1.0 - shade)[:, None]
-    colour[angle < PUPIL_ANGLE + 0.01] = 0.008
+    colour[angle < PUPIL_ANGLE + 0.01] = 0.006
     return np.asarray(colour)
 
 
@@ -168,7 +178,7 @@ def _eyeball(mesh: WholeMesh, white: Array, iris: Array) -> Array:
 def tone_line() -> tuple[Array, Array]:
     """Skin of any tone as a straight line in linear RGB: (colour at the middle tone, change per unit of red).
 
-    Nearest in CIE Lab to the skin model's curve over what is drawn; within 3 units of it from two deviations
+    Nearest in CIE Lab to the skin model's curve over what is drawn; within 3.1 units of it from two deviations
     below the middle to one above, where the chord of linear RGB would leave dark skin orange.
     """
     red, melanin = _melanin_of_red()
