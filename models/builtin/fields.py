@@ -167,8 +167,9 @@ def dimension_fields(points: Array, parts: Names) -> list[Field]:
         [np.clip((points[ear, 0] - 74.0) / 17.0, 0, 1.2), *np.zeros((2, ear.sum()))], axis=1
     )
     result = [Field(name, moved) for name, moved in fields.items()]
-    # Differences between the sides: Ferrario et al., "Asymmetry of the face in young adults" (Clin. Anat.
-    # 2001): 1 to 3 mm (from memory, not verified against the source).
+    # Differences between the sides: 0.96 mm on average, deviation 0.52, over 600 healthy children's faces (Chou et
+    # al., J. Clin. Med. 8, 648, 2019); in adults most of all at tragus and gonion (Ferrario et al., J. Oral
+    # Maxillofac. Surg. 52, 1994). How much of it each part has is ours.
     odd: dict[str, Array] = {
         "nose_deviation": along("x", nose * np.clip((2.0 - y) / 36.0, 0, 1.2)),
         "chin_deviation": along("x", rise(y, -55.0, -112.0) * rise(z, -10.0, 60.0)),

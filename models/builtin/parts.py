@@ -122,8 +122,8 @@ def add_mouth(mesh: HalfMesh, contact: Ints, island: Array) -> None:
 
 
 def add_teeth(mesh: HalfMesh, island: Array, upper: bool) -> None:
-    """One dental arch, half of it: gum, crowns, biting edge. Arch form: ellipse 54 mm wide (after
-    Raberin et al., AJO-DO 104, 1993; from memory, not verified against the source).
+    """One dental arch, half of it: gum, crowns, biting edge. Arch form: half an ellipse 54 mm wide
+    (ours; measured arches are of five forms: Raberin et al., AJO-DO 104, 1993).
     """
     turn = np.linspace(0.0, np.radians(74.0), TEETH_COLUMNS)
     # Slightly parted, as jaws at rest are.
@@ -184,8 +184,8 @@ def add_tongue(mesh: HalfMesh, island: Array) -> None:
 def add_ear(mesh: HalfMesh, base: Ints, island: Array) -> None:
     """Auricle as rings of a polar chart: back of the ear, then its outer face from the helix into the concha.
 
-    Length 61 mm, breadth 34 mm, protrusion about 18 mm (after Farkas 1994, young adults of both sexes;
-    from memory, not verified against the source).
+    Length 61 mm, breadth 34 mm, protrusion about 18 mm (ours). Measured: length at about 20 years 61 mm (deviation
+    3.9) in women and 65 (4.0) in men, past 70 years 72 and 78 (Niemitz et al., Anthropol. Anz. 65, 2007, abstract).
     """
     along, back, out = ear_axes()
     turn = -2.0 * np.pi * np.arange(len(base)) / len(base)  # 0 points back, 90 degrees up
