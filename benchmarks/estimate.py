@@ -82,7 +82,7 @@ def estimate(
     model_name: str,
     method: str = "standard",
     *,
-    landmarks: Float[np.ndarray, "68 2"] | None = None,
+    landmarks: Float[np.ndarray, "68 2"] | str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> FaceEstimate:
     """One photograph, fitted. A photograph without a face raises NoFaceFound: a failure with a name."""
@@ -125,7 +125,7 @@ def _warm(model_name: str, method: str) -> list[bool]:
 
 
 def warm_up(
-    photograph: Path, model_name: str, method: str, landmarks: Float[np.ndarray, "68 2"] | None = None
+    photograph: Path, model_name: str, method: str, landmarks: Float[np.ndarray, "68 2"] | str | None = None
 ) -> None:
     """Once per process, model and recipe: compile kernels, load the detector; nobody's time holds it."""
     import facefit as ff

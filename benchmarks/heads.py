@@ -64,7 +64,7 @@ class HeadsWork:
         dataset = Dataset(self.data)
         image = next(i for i in dataset.images() if i.key == key)
         truth = manifest(self.data).get(key, {})
-        given = None
+        given: np.ndarray | str | None = "facefit" if self.landmarks == "facefit" else None
         if self.landmarks == "truth":
             given = true_landmarks(truth, _scan(dataset, image.subject))
         if self.together:
@@ -149,8 +149,8 @@ def evaluate_heads(
         raise FacefitError(
             "images fitted together are fitted to detected landmarks, and not by the mean face"
         )
-    if landmarks not in ("detected", "truth"):
-        raise FacefitError(f"landmarks are 'detected' or 'truth', not {landmarks!r}")
+    if landmarks not in ("detected", "facefit", "truth"):
+        raise FacefitError(f"landmarks are 'detected' (by dlib), 'facefit' or 'truth', not {landmarks!r}")
     images = chosen(Dataset(data), only)[:limit]
     settings = {
         "benchmark": "heads",
