@@ -67,11 +67,12 @@ def locate(observation: Observation, model: LinearFaceModel) -> Observation:
 
 def sharpened(observation: Observation, model: LinearFaceModel) -> Observation:
     """The network's own inner landmarks, corrected by its closer look along a first fit of them; a detector's or given
-    ones stay.
+    ones stay. For a model without weights the built-in one looks.
     """
     if observation.landmarks_by != "facefit" or observation.landmarks is None:
         return observation
-    seen = locate(observation, model).dense
+    known = model if closer_network_for(model) is not None else load_model("builtin")
+    seen = locate(observation, known).dense
     if seen is None:
         return observation
     landmarks = observation.landmarks.copy()
