@@ -22,7 +22,7 @@ REACH_MM = 18.0
 
 # What the model cannot say of a person widens the doubt: on path-traced heads, most of them outside the models' spaces,
 # intervals had to be this much wider to hold 90 % of the surface.
-MISMATCH = 1.2
+MISMATCH = 1.1
 
 # One photograph does not show size: heads of adults differ by this much, and so may the fitted one.
 SCALE_SIGMA = 0.05

@@ -15,7 +15,7 @@ from facefit.fitting.recipe import fit
 from facefit.fitting.result import FitResult, Status
 from facefit.fitting.stages import FAST
 from facefit.fitting.uncertainty import face_parts, in_words, part_sigma_mm
-from facefit.fitting.verdict import GOOD_MM, USABLE_MM, Verdict
+from facefit.fitting.verdict import GOOD_MM, USABLE_MM, Verdict, expected_error_mm, landmark_misfit
 from facefit.report import verdict as report_verdict
 
 GRADES = ("good", "usable", "poor")
@@ -63,6 +63,22 @@ def test_landmarks_so_unsure_that_a_part_was_missed_cost_a_grade(
     level = 0 if unsure.expected_mm <= GOOD_MM else 1 if unsure.expected_mm <= USABLE_MM else 2
     assert sure.grade == "good"
     assert GRADES.index(unsure.grade) == min(2, level + costs)
+
+
+def test_a_misfit_counts_in_the_sigmas_of_the_detector(result: FitResult) -> None:
+    """Points a sigma off in each direction are a misfit of 1, however large the sigma; further off promises less."""
+    fitted, eyes = result.landmarks_fitted, result.observation.interocular_px
+    assert fitted is not None
+    promised = []
+    for sigmas in (1.0, 2.0):
+        for sigma_px in (0.02 * eyes, 0.04 * eyes):
+            covariance = np.tile(np.eye(2) * (sigma_px**2 - 0.25), (68, 1, 1))
+            away = fitted + sigmas * sigma_px * np.array([1.0, -1.0])
+            seen = replace(result.observation, landmarks=away, landmark_covariance=covariance)
+            assert landmark_misfit(replace(result, observation=seen)) == pytest.approx(sigmas, rel=1e-3)
+        off = replace(result, landmarks_fitted=result.observation.landmarks + sigmas * 0.03 * eyes)
+        promised.append(expected_error_mm(off))
+    assert promised[1] > 1.2 * promised[0]
 
 
 def test_a_small_face_is_said_to_be(result: FitResult) -> None:
