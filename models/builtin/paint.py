@@ -39,7 +39,7 @@ BLOND, BROWN, BLACK = np.array([[0.30, 0.20, 0.11], [0.080, 0.043, 0.023], [0.02
 RED_HAIR, GREY = np.array([0.19, 0.065, 0.025]), np.array([0.20, 0.19, 0.178])
 TOOTH, GUM = np.array([0.38, 0.33, 0.265]), np.array([0.26, 0.085, 0.075])
 # From the gum to the biting edge and round to the back: lips that hardly part leave the edges in the dark (ours).
-TOOTH_ROWS = np.array([1.0, 1.0, 0.75, 0.28, 0.24, 0.24, 0.24])
+TOOTH_ROWS = np.array([1.0, 1.0, 0.85, 0.5, 0.42, 0.3, 0.3])
 # An iris is drawn along two straight lines, from dark to light and from amber to grey, about the dark brown that
 # most people have and every fit shows (fits see no eyeballs): two deviations down either line, or both, it is
 # still a colour.
