@@ -26,7 +26,7 @@ class SurfacePoints:
         corner = model.triangles[torch.as_tensor(np.asarray(triangles), dtype=torch.int64)]
         weights = torch.as_tensor(np.asarray(barycentric)).to(model.mean)
         self.mean = (model.mean[corner] * weights[..., None]).sum(1)
-        self.basis = torch.empty(*self.mean.shape, model.n_identity + model.n_expression)
+        self.basis = self.mean.new_empty(*self.mean.shape, model.n_identity + model.n_expression)
         # A few modes after the other: the corners of all modes are three times the memory of the points.
         for basis, first in ((model.identity_basis, 0), (model.expression_basis, model.n_identity)):
             for start in range(0, len(basis), MODES_AT_A_TIME):
