@@ -51,6 +51,7 @@ def test_the_face_to_rasterise_is_as_large_as_the_picture() -> None:
     assert bool((depth > 500).all())
 
 
+@pytest.mark.slow
 def test_memory_that_a_call_keeps_or_needed_at_its_highest_is_counted() -> None:
     kept: list[np.ndarray] = []
     grown = memory_added_mb(lambda: kept.append(np.ones(8 * 2**20)))

@@ -56,6 +56,7 @@ def test_a_wrong_unit_is_named_with_the_right_one() -> None:
     assert "the file is in m, not in mm" in seen(golden_prediction(), "mm")["unit"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("radius", "suspicious"), [(70, True), (85, True), (115, False)])
 def test_a_crop_inside_the_scored_region_is_noticed(radius: float, suspicious: bool) -> None:
     good = golden_prediction()
@@ -91,6 +92,7 @@ def now_dataset(root: Path) -> Dataset:
     return Dataset(root)
 
 
+@pytest.mark.slow
 def test_a_folder_of_predictions_is_scored_by_challenge_and_what_is_missing_is_counted(
     tmp_path: Path,
 ) -> None:

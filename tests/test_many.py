@@ -61,6 +61,7 @@ def one_thread() -> object:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_results_are_bit_for_bit_those_of_single_fits(one_thread: object, tmp_path: Path) -> None:
     """Observations in order, a text file and a missing one between them; a whole fit each."""
     (tmp_path / "text.jpg").write_text("no photograph")

@@ -141,6 +141,7 @@ def test_the_page_carries_the_viewers_data(html: str) -> None:
     assert data["skin"].startswith("data:image/jpeg;base64,")
 
 
+@pytest.mark.slow
 def test_the_report_is_written_whole_or_not_at_all(result: FitResult, tmp_path: Path) -> None:
     report(result, tmp_path / "face.html")
     assert (tmp_path / "face.html").read_text("utf-8").startswith("<!DOCTYPE html>")
