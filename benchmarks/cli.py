@@ -18,7 +18,7 @@ FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 METHODS = click.Choice(["mean", "landmarks", "standard", "detailed"])
 UNIT = click.Choice(["mm", "cm", "m"])
 SET = click.Choice(["validation", "test"])
-LANDMARKS = click.Choice(["detected", "truth"])
+LANDMARKS = click.Choice(["detected", "facefit", "truth"])
 PHOTO = click.Path(exists=True, dir_okay=False, path_type=Path)
 AT_LEAST_ONE = click.IntRange(min=1)
 OUTPUT = click.Path(file_okay=False, path_type=Path)
@@ -66,7 +66,7 @@ def finish(report: Report, out: Path) -> None:
     type=LANDMARKS,
     default="detected",
     show_default=True,
-    help="`truth` gives the fit the manifest's landmarks: what a perfect detector would buy.",
+    help="Whose: dlib's, our own network's, or the manifest's, as a perfect detector would find them.",
 )
 @click.option("--together", is_flag=True, help="Fit the images of a head as photographs of one person.")
 @click.option("--limit", type=AT_LEAST_ONE, help="Only the first N images.")
@@ -288,6 +288,19 @@ def synthetic(
         out, model=model, draw=draw, method=method, landmarks=landmarks, count=count, jobs=jobs
     )
     finish(report, out)
+
+
+@bench.command()
+@click.option("--model", default="builtin", show_default=True, help="A model's name or file.")
+@click.option("--out", type=OUTPUT, required=True)
+@click.option("--limit", "count", type=AT_LEAST_ONE, default=12, show_default=True, help="How many faces.")
+@click.option("--jobs", type=AT_LEAST_ONE, default=1, show_default=True, help="Processes, one thread each.")
+@fails_with_a_sentence
+def recovery(model: str, out: Path, count: int, jobs: int) -> None:
+    """Faces fitted to their own renderings, with noise and without priors: what the fit by itself is worth."""
+    from facefit.benchmarks.recovery import evaluate_recovery
+
+    finish(evaluate_recovery(out, model=model, count=count, jobs=jobs), out)
 
 
 @bench.command("init")

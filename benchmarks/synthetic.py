@@ -64,7 +64,9 @@ class SyntheticWork:
         row: Row = {"occluder": drawn.occluder, "true yaw": yaw, "true pitch": pitch}
         row["tone"] = tone(drawn_model, drawn)
         row["noise"], row["jpeg"] = drawn.noise, drawn.quality
-        given = true_pixels(drawn, drawn_model) if self.landmarks == "truth" else None
+        given: np.ndarray | str | None = "facefit" if self.landmarks == "facefit" else None
+        if self.landmarks == "truth":
+            given = true_pixels(drawn.scene, drawn_model)
         try:
             found = estimate(path, self.model, self.method, landmarks=given)
         except FacefitError as error:
@@ -103,9 +105,8 @@ def true_errors(predicted: Points, truth: Points, inside: np.ndarray) -> Float[n
     return lengths(fitted.apply(predicted[inside]) - truth[inside])
 
 
-def true_pixels(drawn: Drawn, model: Any) -> Float[np.ndarray, "68 2"]:
+def true_pixels(scene: Any, model: Any) -> Float[np.ndarray, "68 2"]:
     pixels = np.full((68, 2), np.nan)
-    scene = drawn.scene
     points = scene.camera.project(scene.pose.apply(model.landmark_points(scene.shape(model))))
     pixels[np.asarray(model.topology.landmarks.numbers)] = points.double().numpy()
     return pixels
@@ -161,7 +162,7 @@ def interval_share(result: Any, truth: Points, inside: np.ndarray) -> Row:
 def camera_and_landmarks(found: FaceEstimate, drawn: Drawn, model: Any, onto_truth: np.ndarray) -> Row:
     """Landmarks in per cent of the outer-eye distance, pose of the aligned heads, focal length."""
     assert found.camera_from_model is not None
-    truth = true_pixels(drawn, model)
+    truth = true_pixels(drawn.scene, model)
     both = [n for n in found.landmarks_px if np.isfinite(truth[n]).all()]
     mine = np.stack([found.landmarks_px[n] for n in both])
     eyes = float(np.linalg.norm(truth[36] - truth[45]))

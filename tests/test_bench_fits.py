@@ -24,6 +24,7 @@ from facefit.benchmarks.model_space import project
 from facefit.benchmarks.now import Prediction, Scan
 from facefit.benchmarks.pictures import draw_scene, photograph
 from facefit.benchmarks.recipes import recipe, variants
+from facefit.benchmarks.recovery import evaluate_recovery
 from facefit.benchmarks.synthetic import evaluate_synthetic, interval_share
 from facefit.errors import FacefitError
 from facefit.models.pack import save_model
@@ -128,6 +129,16 @@ def test_synthetic_pictures_are_fitted_measured_and_grouped(toy_file: str, tmp_p
     # Exact landmarks tell more of a face than the mean does.
     assert every["true mm"] < every["mean face true mm"] and every["landmarks %"] < 3
     assert sum(row["images"] for row in report.table if row["group"].startswith("yaw")) == 2
+
+
+@pytest.mark.slow
+def test_a_face_comes_back_from_its_own_rendering(toy_file: str, tmp_path: Path) -> None:
+    """The better the picture is believed, as a picture that the model can explain deserves, the nearer the face."""
+    report = evaluate_recovery(tmp_path, model=toy_file, count=2)
+    assert report.coverage == "2/2", report.text
+    standard, believed, exact = (row["true mm"] for row in report.table)
+    assert exact < 0.02 and exact < 0.2 * believed
+    assert believed < standard < 0.5 * report.table[0]["mean face mm"]
 
 
 def test_calibrated_intervals_hold_nine_in_ten() -> None:
