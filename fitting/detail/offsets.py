@@ -88,7 +88,8 @@ def solve_displacement(
         return Solution(np.zeros(count), 0, {}, {})
     problem = _Problem(terms, prior.precision(terms, mirror, free), free, count)
     height = np.zeros(len(free)) if start is None else start[free].astype(np.float64)
-    first, rows = height, problem.rows(height)
+    first, began = height, problem.rows(height)
+    rows = began
     taken = 0
     for _ in range(steps):
         found = problem.descended(rows, height)
@@ -97,7 +98,7 @@ def solve_displacement(
         height, rows = found
         taken += 1
     # Before and after by one yardstick, the robust weights of the end.
-    before = problem.costs(problem.rows(first, rows), first)
+    before = problem.costs(weighed_as(began, rows), first)
     return Solution(problem.spread(height), taken, before, problem.costs(rows, height))
 
 
@@ -115,16 +116,9 @@ class _Problem:
         whole[self.free] = height
         return whole
 
-    def rows(
-        self, height: Float[np.ndarray, "free"], weighed: Sequence[ShadingRows] | None = None
-    ) -> list[ShadingRows]:
-        """Linearised here; with the robust weights of `weighed`, where given."""
-        fresh = [term.rows(self.spread(height)) for term in self.terms]
-        return (
-            fresh
-            if weighed is None
-            else [replace(row, weight=other.weight) for row, other in zip(fresh, weighed, strict=True)]
-        )
+    def rows(self, height: Float[np.ndarray, "free"]) -> list[ShadingRows]:
+        """Linearised here."""
+        return [term.rows(self.spread(height)) for term in self.terms]
 
     def costs(self, rows: Sequence[ShadingRows], height: Float[np.ndarray, "free"]) -> dict[str, float]:
         shading = sum(0.5 * float(row.weight @ row.residual**2) for row in rows)
@@ -143,11 +137,15 @@ class _Problem:
         for share in (1.0, 0.5, 0.25):
             candidate = height + share * change
             fresh = self.rows(candidate)
-            same = [replace(f, weight=r.weight) for f, r in zip(fresh, rows, strict=True)]
             # A NaN compares false: a step into nonsense is refused.
-            if sum(self.costs(same, candidate).values()) < old:
+            if sum(self.costs(weighed_as(fresh, rows), candidate).values()) < old:
                 return candidate, fresh
         return None
+
+
+def weighed_as(rows: Sequence[ShadingRows], others: Sequence[ShadingRows]) -> list[ShadingRows]:
+    """Rows with the robust weights of others."""
+    return [replace(row, weight=other.weight) for row, other in zip(rows, others, strict=True)]
 
 
 def conjugate_gradients(

@@ -73,8 +73,8 @@ def fine_pigment(
     weight = seen * operators.area
     gathered = np.asarray(operators.thirds.T @ np.column_stack([weight, weight[:, None] * difference]))
     free = np.flatnonzero(gathered[:, 0] > 0)
-    prior = operators.stiffness * FINE_MM**2 + operators.mass(FORGETTING) + diags_array(gathered[:, 0])
-    matrix = prior[free][:, free].tocsr()
+    known = diags_array(gathered[:, 0] + FORGETTING * operators.vertex_area)
+    matrix = (operators.stiffness * FINE_MM**2 + known)[free][:, free].tocsr()
     found = np.zeros((operators.n_vertices, 3))
     for channel in range(3):
         found[free, channel] = conjugate_gradients([], matrix, gathered[free, 1 + channel])
