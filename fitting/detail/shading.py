@@ -77,14 +77,16 @@ class ShadingTerm:
     ) -> tuple[Float[np.ndarray, "used"], Float[np.ndarray, "used 3"]]:
         """Log brightness of the channels in use at a displacement, and its derivative by the normal n - grad h."""
         normal = self.surface.normals[self.used] - self.surface.operators.gradient(height, self.used)
-        length = np.linalg.norm(normal, axis=1, keepdims=True)
+        # einsum, for numpy sums over an axis of three one short row at a time.
+        length = np.sqrt(np.einsum("tx,tx->t", normal, normal))[:, None]
         unit = normal / np.maximum(length, 1e-12)
         light, by_light, by_normal = floored(self.lighting, unit)
         reflected = self.surface.albedo[self.used] * light
         share = CHANNELS * self.surface.albedo[self.used] * by_light / (reflected + DARK)
-        slope = (share[..., None] * by_normal).sum(1)
+        slope = np.einsum("tc,tcx->tx", share, by_normal)
         # Only the part across the normal turns it.
-        slope = (slope - (slope * unit).sum(1, keepdims=True) * unit) / np.maximum(length, 1e-12)
+        along = np.einsum("tx,tx->t", slope, unit)[:, None]
+        slope = (slope - along * unit) / np.maximum(length, 1e-12)
         return np.log(reflected + DARK) @ CHANNELS, slope
 
 
