@@ -237,8 +237,9 @@ def test_a_limit_on_file_size_is_met_in_a_sentence(toy: dict[str, str], tmp_path
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_whoever_ends_it_nothing_is_left(toy: dict[str, str], tmp_path: Path, number: int, code: int) -> None:
     running = subprocess.Popen(
-        command(toy), cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+        command(toy), cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=hear_interrupts,
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not os.listdir(tmp_path) and running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from contracts import same_scene
+from interrupts import hear_interrupts
 from toy import observe, toy_model, toy_scene
 
 from facefit.errors import FacefitError, UnreadableInput
@@ -150,6 +151,7 @@ def test_an_interrupt_ends_everything_at_once(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
     assert script.stdout is not None and script.stderr is not None
     workers = []
