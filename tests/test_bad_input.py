@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from interrupts import hear_interrupts
 from PIL import ExifTags, Image
 
 from facefit import cli
