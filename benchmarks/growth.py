@@ -5,6 +5,7 @@ Processor time, of calls in turns: what else runs on the machine then slows all 
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -210,6 +211,8 @@ def memory(photo: Path, model: Any, stages: Sequence[Any]) -> list[Row]:
 
 def memory_added_mb(call: Callable[[], object]) -> float | None:
     """How much more the process holds after a call, or during it where that was its highest ever."""
+    # What was left behind before must not be swept up, and counted, during the call.
+    gc.collect()
     before, highest = resident_mb(), peak_memory_mb()
     call()
     after, peak = resident_mb(), peak_memory_mb()
