@@ -108,15 +108,16 @@ def landmark_residual(
 # Landmarks are wrong together: a detector shifts a brow or a jaw as a whole, and what it calls a mouth corner is not
 # quite what the model does. Of the 102 numbers of dlib's inner landmarks, whitened and a similarity taken out, 14 are
 # independent on 22 path-traced pictures and 15 on 36 drawn from ICT bent out of its space (the participation ratio of
-# the errors' covariance): as many as if any two had this correlation.
-ALIKE = 0.06
+# the errors' covariance): as many as if any two had a correlation of 0.06. Neutral heads are fitted best so. But it is
+# shapes of faces that such errors look like, not smiles: with 0.06 open smiles on photographs come out half as wide.
+# This is in between.
+ALIKE = 0.02
 
 
 def landmark_share(observation: Observation) -> float:
     """How many independent observations each coordinate of the photograph's landmarks is worth: Kish's design effect.
 
-    Taken as independent, 51 landmarks outshout the photograph (heads with the built-in model: NoW median 1.20 mm,
-    1.14 with their share), and most where something hides them.
+    Taken as independent, 51 landmarks outshout the photograph, and most where something hides them.
     """
     if observation.landmarks is None:
         return 1.0
