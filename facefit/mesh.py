@@ -60,10 +60,23 @@ def adjacency(triangles: Int[np.ndarray, "triangles 3"], vertices: int) -> csr_a
 
 def unique_edges(triangles: Int[np.ndarray, "triangles 3"]) -> Int[np.ndarray, "edges 2"]:
     """Every edge once, lower vertex first."""
+    return _counted_edges(triangles)[0]
+
+
+def border_edges(triangles: Int[np.ndarray, "triangles 3"]) -> Int[np.ndarray, "edges 2"]:
+    """Edges of one triangle only, lower vertex first."""
+    edges, times = _counted_edges(triangles)
+    return np.asarray(edges[times == 1])
+
+
+def _counted_edges(
+    triangles: Int[np.ndarray, "triangles 3"],
+) -> tuple[Int[np.ndarray, "edges 2"], Int[np.ndarray, "edges"]]:
+    """Every edge once, lower vertex first, and the number of its triangles."""
     sides = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).astype(
         np.int64
     )
     sides.sort(axis=1)
-    count = int(sides.max()) + 1
-    keys = np.unique(sides[:, 0] * count + sides[:, 1])
-    return np.stack([keys // count, keys % count], 1)
+    count = int(sides.max(initial=0)) + 1
+    keys, times = np.unique(sides[:, 0] * count + sides[:, 1], return_counts=True)
+    return np.stack([keys // count, keys % count], 1), times

@@ -8,20 +8,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from facefit.face_weight import face_vertices, face_weight
 from facefit.fitting.result import FitResult
 from facefit.models.camera import Camera
-from facefit.models.face_model import LinearFaceModel
 from facefit.on_cpu import on_cpu
 from facefit.picture import Picture, render
+from facefit.rendering.interpolate import interpolate
 from facefit.rendering.shade import linear_to_srgb
 
 # The rendered face is smooth; more pixels than these would be drawn for nothing.
 LARGEST_RENDERING = 1400
+
+# Smaller faces are rendered with up to twice the photograph's pixels and averaged: lids, lips and pupils are thin.
+FINE_RENDERING = 700
+
+# The face fades into the photograph over this length of skin.
+FADE_MM = 15.0
 
 # An error of this many sRGB levels (0-1) is drawn in the hottest colour.
 ERROR_SCALE = 0.25
@@ -69,12 +76,14 @@ def overlay(result: FitResult) -> UInt8[np.ndarray, "height width 3"]:
     """The photograph at its own size with the rendered face over it, its edge feathered."""
     result = on_cpu(result)
     box = face_box(result, margin=0.05)
-    picture, alpha = _rendered(result, box, min(1.0, LARGEST_RENDERING / max(box.width, box.height)))
+    longest = max(box.width, box.height)
+    finer = min(2.0, max(1.0, FINE_RENDERING / longest))
+    picture, alpha = _rendered(result, box, min(finer, LARGEST_RENDERING / longest))
     blended = np.array(result.observation.image)
     part = blended[box.top : box.bottom, box.left : box.right]
-    color = _resized(_bytes(picture.color), box.width, box.height)
-    weight = _resized(_bytes(alpha), box.width, box.height).astype(np.uint16)[..., None]
-    part[:] = (color * weight + part * (255 - weight) + 127) // 255
+    face = _resized(_bytes(picture.color * alpha[..., None]), box.width, box.height)
+    behind = 255 - _resized(_bytes(alpha), box.width, box.height).astype(np.uint16)[..., None]
+    part[:] = np.minimum(face + (part * behind + 127) // 255, 255)
     return blended
 
 
@@ -120,18 +129,6 @@ def face_box(result: FitResult, margin: float) -> Box:
     return Box(int(left), int(top), int(right), int(bottom))
 
 
-def face_vertices(model: LinearFaceModel) -> Bool[Tensor, "vertices"]:
-    """True on the face, its eyeballs and mouth; everywhere for a model that names no region "face"."""
-    regions = model.topology.regions
-    if "face" not in regions:
-        return torch.ones(model.n_vertices, dtype=torch.bool)
-    shown = torch.zeros(model.n_vertices, dtype=torch.bool)
-    for name in ("face", "eyeballs", "teeth", "mouth_inside"):
-        if name in regions:
-            shown[torch.from_numpy(regions[name].astype(np.int64))] = True
-    return shown
-
-
 def crop_camera(camera: Camera, box: Box) -> Camera:
     """The camera that sees only a box of the photograph."""
     corner = torch.tensor([box.left, box.top]).to(camera.principal_point)
@@ -141,19 +138,22 @@ def crop_camera(camera: Camera, box: Box) -> Camera:
 
 
 def _rendered(result: FitResult, box: Box, zoom: float) -> tuple[Picture, Float[Tensor, "height width"]]:
-    """The face in a box of the photograph, and the feathered weight of its face region."""
+    """The face in a box of the photograph, and the weight with which to lay it over.
+
+    The weight fades along the surface towards the face's outline, and over a few pixels where the face hides what
+    lies behind it.
+    """
     scene, model = result.scene, result.model
     width, height = max(1, round(box.width * zoom)), max(1, round(box.height * zoom))
     with torch.no_grad():
         picture = render(replace(scene, camera=crop_camera(scene.camera, box)), model, width, height)
-    face = face_vertices(model)[model.triangles].all(1)
-    shown = picture.covered & face[picture.triangle.clamp(min=0)]
-    weight = shown.float()[None, None]
-    blurred, radius = weight, max(1, max(width, height) // 150)
+        weight = face_weight(model, FADE_MM)[:, None]
+        alpha = interpolate(picture.fragments, weight, model.triangles)[..., 0]
+    blurred, radius = (alpha > 0).float()[None, None], max(1, max(width, height) // 150)
     for _ in range(2):
         blurred = avg_pool2d(blurred, (2 * radius + 1, 1), 1, (radius, 0))
         blurred = avg_pool2d(blurred, (1, 2 * radius + 1), 1, (0, radius))
-    return picture, torch.minimum(weight, (2 * blurred - 1).clamp(min=0))[0, 0]
+    return picture, torch.minimum(alpha, (2 * blurred[0, 0] - 1).clamp(min=0))
 
 
 def _heat(value: Float[Tensor, "height width"]) -> Float[Tensor, "height width 3"]:

@@ -14,12 +14,13 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from facefit.face_weight import face_vertices
 from facefit.fitting.result import FitResult
 from facefit.glb import encode_jpeg
 from facefit.models.camera import Camera, Pose
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.lighting import Lighting
-from facefit.overlay import Layers, face_vertices
+from facefit.overlay import Layers
 from facefit.rendering.rasterize import rasterize
 from facefit.rendering.shade import linear_to_srgb
 from facefit.texture import Texture

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 
 from facefit.expressions import is_activation, part_of
+from facefit.face_weight import face_vertices
 from facefit.fitting.result import FitResult
 from facefit.glb import CORRECTION, expression_targets
 from facefit.mesh import split_seams, vertex_normals
-from facefit.overlay import face_vertices
 from facefit.rendering.shade import linear_to_srgb
 from facefit.result_trust import vertex_doubt_mm
 from facefit.texture import Texture

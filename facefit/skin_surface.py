@@ -11,10 +11,10 @@ from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
+from facefit.face_weight import face_vertices, face_weight
 from facefit.fitting.result import FitResult
 from facefit.mesh import adjacency, vertex_normals
 from facefit.models.face_model import LinearFaceModel
-from facefit.overlay import face_vertices
 from facefit.photo_view import PhotoView, smoothstep
 
 # The cosine between normal and viewing ray from which a point begins to be believed, and from which it fully
@@ -66,7 +66,7 @@ class SkinSurface:
         facing = (normals @ scene.pose.camera_from_model.T * toward_camera).sum(1, keepdim=True)
         graph = adjacency(model.topology.triangles, model.n_vertices)
         edge_mm = _edge_mm(model, graph)
-        trust = smoothstep(facing, *GRAZING) * _face_weight(model, graph, edge_mm)
+        trust = smoothstep(facing, *GRAZING) * face_weight(model, BORDER_MM)[:, None]
 
         view = PhotoView.of(result, camera_points, size)
         irradiance = scene.lighting.irradiance(normals)
@@ -120,21 +120,6 @@ def _tint(
     # What is above the limit is halved at first and never exceeds another half of the limit.
     kept = BRIGHT_PATCH / 2 * (1 - (-above / BRIGHT_PATCH).exp())
     return g.exp(), above - kept
-
-
-def _face_weight(model: LinearFaceModel, graph: csr_array, edge_mm: float) -> Float[Tensor, "vertices 1"]:
-    """1 on the face and its eyes, which the photograph shows; 0 on scalp and neck, under hair and cloth.
-
-    It rises from the border inwards over about `BORDER_MM`, by diffusion along the surface: n steps that mix
-    a vertex half and half with its neighbours spread by sqrt(n / 2) edges.
-    """
-    weight = face_vertices(model).double().numpy()
-    if not weight.all():
-        count = graph.sum(1)
-        mean = diags_array(1 / np.maximum(count, 1)) @ graph + diags_array((count == 0).astype(float))
-        for _ in range(min(100, round(2 * (BORDER_MM / 2 / edge_mm) ** 2))):
-            weight = 0.5 * weight + 0.5 * (mean @ weight)
-    return smoothstep(torch.from_numpy(weight).float()[:, None], 0.5, 0.9)
 
 
 def _edge_mm(model: LinearFaceModel, graph: csr_array) -> float:

@@ -69,8 +69,11 @@ def test_the_overlay_has_the_photographs_size_and_changes_only_the_face(result: 
     shown = overlay(result)
     assert shown.shape == result.observation.image.shape
     # The fit explains its photograph exactly, so the face over it is the photograph.
-    difference = np.abs(shown.astype(int) - result.observation.image)
-    assert difference.max() <= 2
+    difference = np.abs(shown.astype(int) - result.observation.image).max(2)
+    assert result.skin is not None
+    assert difference[result.skin.face].max() <= 2
+    # Along the silhouette a pixel may hold some face although its centre, which the photograph shows, holds none.
+    assert difference.max() <= 10
 
 
 def test_the_overlay_leaves_the_observation_alone(result: FitResult) -> None:
