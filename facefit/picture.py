@@ -12,6 +12,7 @@ from facefit.mesh import vertex_normals
 from facefit.models.camera import Camera
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
+from facefit.mouth_light import mouth_light
 from facefit.rendering.interpolate import differentiable_barycentric, interpolate
 from facefit.rendering.rasterize import Fragments, rasterize
 from facefit.rendering.shade import lambertian, linear_to_srgb
@@ -59,7 +60,7 @@ def render(
     """The picture of a scene, at the camera's own size or scaled to `width` x `height`.
 
     Differentiable in every part of the scene wherever visibility does not change. `vertices` (model frame)
-    and `albedo` (linear RGB) replace the model's own.
+    and `albedo` (linear RGB) replace the model's own. Behind the lips it is darkened by the light they take.
     """
     width = scene.camera.width if width is None else width
     height = scene.camera.height if height is None else height
@@ -72,7 +73,9 @@ def render(
     if torch.is_grad_enabled() and (pixels.requires_grad or depth.requires_grad):
         fragments = differentiable_barycentric(fragments, pixels, depth, model.triangles)
 
-    attributes = torch.cat([vertex_normals(vertices, model.triangles), albedo], dim=1)
+    light = mouth_light(model, vertices)
+    seen_albedo = albedo if light is None else albedo * light[:, None]
+    attributes = torch.cat([vertex_normals(vertices, model.triangles), seen_albedo], dim=1)
     maps = interpolate(fragments, attributes, model.triangles)
     normals = torch.nn.functional.normalize(maps[..., :3], dim=-1)
     irradiance = scene.lighting.irradiance(normals.reshape(-1, 3)).reshape(height, width, 3)

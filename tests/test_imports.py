@@ -35,6 +35,7 @@ LEVELS = {
     "facefit.rendering": 1,
     "facefit.models": 1,
     "facefit.camera_conventions": 1,
+    "facefit.mouth_light": 2,
     "facefit.picture": 2,
     "facefit.uv_layout": 2,
     "facefit.landmark_files": 2,
