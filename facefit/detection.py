@@ -98,6 +98,8 @@ class DlibDetector(AbstractDetector):
     # Below this a hit counts only as the one upright face of a photograph that has no other, turned or not:
     # a badge on a space suit scores 0.12, faces seen upside down up to 0.23.
     SURE = 0.3
+    # What an error says was looked for.
+    SEARCHED_FOR = "that roughly face the camera"
 
     def __init__(self, predictor: str | Path | None = None) -> None:
         self.predictor = None if predictor is None else Path(predictor)
@@ -109,19 +111,19 @@ class DlibDetector(AbstractDetector):
     def find(self, image: UInt8[np.ndarray, "height width 3"], every: bool = False) -> list[Hit]:
         """Where the faces are, by the gradient detector alone: at least one, or `NoFaceFound`."""
         large = max(image.shape[:2]) > self.LONG_SIDE
-        copy, ratio = _reduced(image, self.LONG_SIDE)
-        upright = _distinct(_search(copy, ratio))
+        copy, ratio = reduced(image, self.LONG_SIDE)
+        upright = distinct(_search(copy, ratio))
         if large and (every or not upright):
-            upright = _distinct(upright + _search(*_reduced(image, self.LONG_SIDE_AGAIN), upsamples=(1,)))
+            upright = distinct(upright + _search(*reduced(image, self.LONG_SIDE_AGAIN), upsamples=(1,)))
         if found := [hit for hit in upright if hit.score >= self.SURE]:
             return found
-        lying = [_distinct(_search(copy, ratio, quarter)) for quarter in (1, 2, 3)]
+        lying = [distinct(_search(copy, ratio, quarter)) for quarter in (1, 2, 3)]
         surest = max(lying, key=lambda hits: max((hit.score for hit in hits), default=-1.0))
         if found := [hit for hit in surest if hit.score >= self.SURE] or upright[:1]:
             return found
         raise NoFaceFound(
             f"no face found in {image.shape[1]} x {image.shape[0]} pixels: searched at {3 if large else 2} "
-            "scales and in four orientations for faces at least 40 pixels wide that roughly face the camera; "
+            f"scales and in four orientations for faces at least 40 pixels wide {self.SEARCHED_FOR}; "
             "crop closer, or give the 68 landmarks with --landmarks FILE.pts"
         )
 
@@ -133,13 +135,16 @@ class DlibDetector(AbstractDetector):
 
 
 class Hit(NamedTuple):
-    """A square in the image and how its face leans: `tilt` degrees counter-clockwise."""
+    """A square in the image and how its face leans: `tilt` degrees counter-clockwise. `turned` from the camera, it has
+    no landmarks that dlib could find.
+    """
 
     score: float
     centre: tuple[float, float]
     side: float
     tilt: float
     quarter: int
+    turned: bool = False
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -179,16 +184,16 @@ def unturn(
     return np.stack([(x, y), (height - y, x), (width - x, height - y), (y, width - x)][quarter], axis=1)
 
 
-def _distinct(hits: list[Hit]) -> list[Hit]:
+def distinct(hits: list[Hit]) -> list[Hit]:
     """The surest hit of each face, the surest face first."""
     kept: list[Hit] = []
     for hit in sorted(hits, reverse=True):
-        if not any(_overlap(hit, other) for other in kept):
+        if not any(overlap(hit, other) for other in kept):
             kept.append(hit)
     return kept
 
 
-def _overlap(a: Hit, b: Hit) -> bool:
+def overlap(a: Hit, b: Hit) -> bool:
     """Whether more than 30 % of the smaller square lies in the other."""
     reach = (a.side + b.side) / 2
     smaller = min(a.side, b.side)
@@ -196,7 +201,7 @@ def _overlap(a: Hit, b: Hit) -> bool:
     return width > 0 and height > 0 and width * height > 0.3 * smaller**2
 
 
-def _reduced(image: UInt8[np.ndarray, "h w 3"], long_side: int) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
+def reduced(image: UInt8[np.ndarray, "h w 3"], long_side: int) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
     """A copy no longer than `long_side`, and how many of the image's pixels one of its pixels is."""
     height, width = image.shape[:2]
     ratio = max(1.0, max(height, width) / long_side)

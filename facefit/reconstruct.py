@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from facefit.detection import AbstractDetector, DlibDetector
+from facefit.detection import AbstractDetector
 from facefit.errors import NoFaceFound, UnreadableInput
 from facefit.fitting import fit
 from facefit.fitting.joint.recipe import fit_together
@@ -22,7 +22,7 @@ from facefit.fitting.result import FitResult
 from facefit.fitting.stages import FAST, STANDARD, Stage
 from facefit.learned_init.closer_look import look_closer, looker_for
 from facefit.learned_init.closer_weights import closer_network_for
-from facefit.learned_init.detector import NetworkDetector
+from facefit.learned_init.detector import FaceDetector, NetworkDetector
 from facefit.learned_init.predict import predict
 from facefit.models import load_model
 from facefit.models.face_model import LinearFaceModel
@@ -83,9 +83,11 @@ def sharpened(observation: Observation, model: LinearFaceModel) -> Observation:
 def detector_for(
     landmarks: str | Path | None, model: LinearFaceModel | str | Path
 ) -> AbstractDetector | None:
-    """The detector that `landmarks` names, "dlib" or "facefit"; None where it is a file."""
+    """The detector that `landmarks` names, "dlib" (our own network's on turned heads) or "facefit"; None where it is a
+    file.
+    """
     if landmarks is None or landmarks == "dlib":
-        return DlibDetector()
+        return FaceDetector(model)
     return NetworkDetector(model) if landmarks == "facefit" else None
 
 

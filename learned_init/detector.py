@@ -1,4 +1,4 @@
-"""Faces found by dlib's gradient detector, landmarks by our own network: a chain free of non-commercial parts."""
+"""Detectors with our own network in them: for landmarks where dlib's file is not wanted, for turned heads always."""
 
 from __future__ import annotations
 
@@ -9,42 +9,65 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from facefit.detection import AbstractDetector, DlibDetector, Face, Hit
-from facefit.errors import ModelFileError
+from facefit.detection import DlibDetector, Face, Hit
+from facefit.errors import ModelFileError, NoFaceFound
 from facefit.learned_init.crop import BOX_MARGIN, Crop
 from facefit.learned_init.predict import DOMAIN_GAP, NO_MARKS, refined
+from facefit.learned_init.turned import turned_hits
 from facefit.learned_init.weights import Initialiser, initialiser_for
 from facefit.models import load_model
 from facefit.models.face_model import LinearFaceModel
 
 
-class NetworkDetector(AbstractDetector):
-    """The 68 landmarks as the network's first points; with the built-in model's network for a model without one.
+class FaceDetector(DlibDetector):
+    """dlib's faces and landmarks; where dlib sees nobody, turned heads, with our network's landmarks.
 
-    Jaw points are points of the mesh, not of the silhouette; on a turned head they lie inside it.
+    dlib's detector ends at about 40 degrees of yaw, and its landmarks are of no use beyond. The network is the
+    built-in model's where the model has none.
     """
 
+    SEARCHED_FOR = "that face the camera, and upright for turned heads and profiles"
+
     def __init__(self, model: LinearFaceModel | str | Path = "builtin") -> None:
+        super().__init__()
         self.model = model
 
     @cached_property
     def network(self) -> Initialiser:
-        """Read when the first face is looked at, so that what is wrong with a photograph is said first."""
+        """Read when it is first needed, so that what is wrong with a photograph is said first."""
         model = self.model if isinstance(self.model, LinearFaceModel) else load_model(self.model)
         found = initialiser_for(model) or initialiser_for(load_model("builtin"))
         if found is None:
             raise ModelFileError(
-                "no trained weights for --landmarks facefit: facefit train --model builtin makes them"
+                "no trained weights to find landmarks with: facefit train --model builtin makes them"
             )
         return found
 
-    def detect(self, image: UInt8[np.ndarray, "height width 3"], every: bool = False) -> list[Face]:
-        faces = [self.face(image, hit) for hit in DlibDetector().find(image, every)]
-        return sorted(faces, key=lambda face: -face.score * face.size)
+    def find(self, image: UInt8[np.ndarray, "height width 3"], every: bool = False) -> list[Hit]:
+        try:
+            return super().find(image, every)
+        except NoFaceFound:
+            if found := turned_hits(self.network, image):
+                return found
+            raise
 
     def face(self, image: UInt8[np.ndarray, "height width 3"], hit: Hit) -> Face:
+        return self.marked(image, hit) if hit.turned else super().face(image, hit)
+
+    def marked(self, image: UInt8[np.ndarray, "height width 3"], hit: Hit) -> Face:
+        """A hit's landmarks by our network, its first points.
+
+        Jaw points are points of the mesh, not of the silhouette; on a turned head they lie inside it.
+        """
         crop = Crop(hit.centre, BOX_MARGIN * hit.side, -math.radians(hit.tilt))
         points, spread, _, crop = refined(self.network, image, crop, NO_MARKS)
         back = crop.turn / crop.scale
         covariance: Float[np.ndarray, "68 2 2"] = DOMAIN_GAP**2 * back.T @ spread[:68] @ back
         return Face(hit.box, hit.score, points[:68], covariance, 90 * hit.quarter, "facefit")
+
+
+class NetworkDetector(FaceDetector):
+    """The same with our network's landmarks on every face: a chain free of non-commercial parts."""
+
+    def face(self, image: UInt8[np.ndarray, "height width 3"], hit: Hit) -> Face:
+        return self.marked(image, hit)

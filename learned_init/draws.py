@@ -101,7 +101,11 @@ def draw_turn(rng: np.random.Generator) -> Float[np.ndarray, "3 3"]:
     yaw = rng.normal() * YAW_SIGMA_DEG
     if rng.random() < YAW_EVEN_SHARE:
         yaw = rng.uniform(-YAW_LIMIT_DEG, YAW_LIMIT_DEG)
-    yaw = float(np.clip(yaw, -YAW_LIMIT_DEG, YAW_LIMIT_DEG))
+    return turned_by(float(np.clip(yaw, -YAW_LIMIT_DEG, YAW_LIMIT_DEG)), rng)
+
+
+def turned_by(yaw: float, rng: np.random.Generator) -> Float[np.ndarray, "3 3"]:
+    """camera_from_model at a yaw in degrees, nodding and leaning at random."""
     pitch, roll = rng.normal() * PITCH_SIGMA_DEG, rng.normal() * ROLL_SIGMA_DEG
     turns = Rotation.from_euler("YXZ", [yaw, -pitch, -roll], degrees=True)
     return np.array(FACING) @ turns.as_matrix()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,10 +86,15 @@ class Sample:
 
 
 class Synthesizer:
-    """Draws `Sample`s from one model."""
+    """Draws `Sample`s from one model; `turn` draws how the head is turned (camera_from_model)."""
 
-    def __init__(self, model: LinearFaceModel) -> None:
+    def __init__(
+        self,
+        model: LinearFaceModel,
+        turn: Callable[[np.random.Generator], Float[np.ndarray, "3 3"]] = draw_turn,
+    ) -> None:
         self.model = model
+        self.turn = turn
         self.points: DensePoints = dense_points(model)
         self.painter = HeadPainter(model)
         self.identity_at_points = self.points.gather(model, model.identity_basis)
@@ -111,7 +117,7 @@ class Synthesizer:
                 warp = draw_warp(self.painter, rng)
                 vertices, neutral = vertices + warp, neutral + self.points.gather(model, warp)
             points = self.points.gather(model, vertices).double().numpy()
-            turn, distance = draw_turn(rng), draw_distance(rng)
+            turn, distance = self.turn(rng), draw_distance(rng)
             ray = np.array([*off_axis(rng, distance), 1.0])
             middle = self.middle.double().numpy()
             translation = ray * distance - turn @ middle
