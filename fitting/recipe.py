@@ -173,7 +173,7 @@ def terms(
 ) -> list[AbstractResidual]:
     """The evidence of one stage; empty where the photograph offers none of it."""
     found: list[AbstractResidual | None] = []
-    share = landmark_share(observation)
+    share = landmark_share(observation, stage.free)
     if stage.landmarks:
         dense = dense_landmark_residual(observation, model)
         # One network's 68 are among its dense points: counted once.

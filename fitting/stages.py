@@ -14,6 +14,7 @@ from facefit.fitting.result import StageReport
 from facefit.models.scene import Scene
 
 POSE = ("rotation", "translation")
+ACT = (*POSE, "expression")
 SHAPE = (*POSE, "focal", "identity", "expression")
 LIGHT = ("albedo", "lighting")
 ALL = (*SHAPE, *LIGHT)
@@ -55,9 +56,12 @@ class Stage:
     detail: DetailSettings | None = None
 
 
+# Landmarks say little about who somebody is, for they err in shapes of faces (`landmark_share`), but all about what the
+# face does: with identity settled, expression follows them more closely.
 FAST: tuple[Stage, ...] = (
     Stage("pose", POSE, solver=GaussNewton(steps=8, tolerance=1e-2)),
     Stage("landmarks", SHAPE, contour=True, solver=GaussNewton(steps=6, tolerance=1e-2)),
+    Stage("expression", ACT, contour=True, solver=GaussNewton(steps=2, tolerance=1e-2)),
 )
 
 STANDARD: tuple[Stage, ...] = (
@@ -81,7 +85,16 @@ STANDARD: tuple[Stage, ...] = (
         True,
         photometric_px=128,
         samples=1000,
-        solver=GaussNewton(steps=6, tolerance=2e-3),
+        solver=GaussNewton(steps=5, tolerance=2e-3),
+    ),
+    Stage(
+        "dense expression",
+        ACT,
+        True,
+        True,
+        photometric_px=128,
+        samples=500,
+        solver=GaussNewton(steps=2, tolerance=1e-2),
     ),
     # Shape is settled. Colour may follow the photograph more closely than shape could without being bent by it: until
     # photographs' albedo coefficients are as large as their N(0, 1) says. At 600 they are half as large again, and

@@ -65,10 +65,11 @@ def test_landmarks_that_err_together_are_worth_fewer() -> None:
         some = landmarks.copy()
         some[17 + known :] = np.nan
         some[:17] = np.nan
-        worth.append(2 * known * landmark_share(observation(some)))
+        worth.append(2 * known * landmark_share(observation(some), ("identity",)))
     assert worth[0] == 0 and worth[1] == pytest.approx(2 / (1 + ALIKE))
     assert worth == sorted(worth) and worth[3] < 1 / ALIKE
-    assert landmark_share(replace(observe(TRUTH), landmarks=None)) == 1
+    assert landmark_share(replace(observe(TRUTH), landmarks=None), ("identity",)) == 1
+    assert landmark_share(observe(TRUTH), ("expression", "rotation")) == 1
 
 
 def test_a_share_scales_the_cost_and_leaves_robustness_alone() -> None:

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
+import numpy as np
+import pytest
+from toy import observe, toy_model, toy_scene
+
+from facefit.fitting.recipe import fit
 from facefit.fitting.stages import FAST, STANDARD, Stage
-from facefit.models.scene import BLOCKS
+from facefit.models.scene import BLOCKS, Scene
 
 
 @pytest.mark.parametrize("recipe", [FAST, STANDARD], ids=["fast", "standard"])
@@ -34,3 +39,22 @@ def test_the_photograph_is_read_from_coarse_to_fine() -> None:
 
 def test_the_standard_begins_with_the_fast() -> None:
     assert STANDARD[: len(FAST)] == FAST and not any(stage.photometric_px for stage in FAST)
+
+
+@pytest.mark.parametrize("recipe", [FAST, STANDARD], ids=["fast", "standard"])
+def test_a_smile_is_wide_and_says_nothing_of_who_smiles(recipe: tuple[Stage, ...]) -> None:
+    """The stages of expression follow the landmarks' expression further and leave identity, albedo and light alone."""
+    model, truth = toy_model(), toy_scene(1)
+    smiling = replace(truth, expression=2 * truth.expression)
+    photo = observe(smiling)
+    grey = replace(photo, image=np.full_like(photo.image, 128))
+    settled = tuple(stage for stage in recipe if "expression" not in stage.name)
+    before, after = (fit(grey, model, stages=stages).scene for stages in (settled, recipe))
+    wanted = smiling.expression
+
+    def missed(scene: Scene) -> float:
+        return float((scene.expression - wanted).norm())
+
+    assert missed(after) < 0.8 * missed(before)
+    if recipe is FAST:
+        assert bool((after.identity == before.identity).all())

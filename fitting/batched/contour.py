@@ -105,7 +105,10 @@ class ContourTerm(AbstractTerm):
 
 
 def contour_term(
-    observations: Sequence[Observation], model: LinearFaceModel, device: torch.device | str
+    observations: Sequence[Observation],
+    model: LinearFaceModel,
+    free: tuple[str, ...],
+    device: torch.device | str,
 ) -> ContourTerm | None:
     """The jaw of each photograph; None where the model has no silhouette region or no photograph a jaw."""
     if "jaw_contour" not in model.topology.regions:
@@ -134,5 +137,5 @@ def contour_term(
         torch.from_numpy(np.stack(covariances)).float().to(device),
         torch.from_numpy(np.stack(knowns)).to(device),
         torch.tensor(reaches, device=device),
-        torch.tensor([landmark_share(one) for one in observations], device=device),
+        torch.tensor([landmark_share(one, free) for one in observations], device=device),
     )

@@ -110,11 +110,11 @@ def stage_terms(
     device = scenes.x.device
     found: list[AbstractTerm | None] = []
     if stage.landmarks:
-        found.append(landmark_term(observations, model, device))
+        found.append(landmark_term(observations, model, stage.free, device))
         if "expression" in stage.free:
-            found.append(closure_term(observations, model, device))
+            found.append(closure_term(observations, model, stage.free, device))
     if stage.contour:
-        found.append(contour_term(observations, model, device))
+        found.append(contour_term(observations, model, stage.free, device))
     if levels is not None:
         samples = Gathered.of(model, surface_samples(model, stage.samples), device)
         with_geometry = any(block in stage.free for block in GEOMETRY)

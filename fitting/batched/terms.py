@@ -86,21 +86,27 @@ class LandmarkTerm(AbstractTerm):
 
 
 def landmark_term(
-    observations: Sequence[Observation], model: LinearFaceModel, device: torch.device | str
+    observations: Sequence[Observation],
+    model: LinearFaceModel,
+    free: tuple[str, ...],
+    device: torch.device | str,
 ) -> LandmarkTerm | None:
     """The 51 inner landmarks of each photograph; None where no photograph has any."""
     landmarks = model.topology.landmarks
     rows = [i for i, n in enumerate(landmarks.numbers) if n in INNER]
-    return _landmarks(observations, model, [(i,) for i in rows], 1.0, device)
+    return _landmarks(observations, model, [(i,) for i in rows], 1.0, free, device)
 
 
 def closure_term(
-    observations: Sequence[Observation], model: LinearFaceModel, device: torch.device | str
+    observations: Sequence[Observation],
+    model: LinearFaceModel,
+    free: tuple[str, ...],
+    device: torch.device | str,
 ) -> LandmarkTerm | None:
     """Offsets between lids and between lips."""
     row = {int(n): i for i, n in enumerate(model.topology.landmarks.numbers)}
     pairs = [(row[a], row[b]) for a, b in EYES + LIPS if a in row and b in row]
-    return _landmarks(observations, model, pairs, (1 - SHARED) / SHARED, device)
+    return _landmarks(observations, model, pairs, (1 - SHARED) / SHARED, free, device)
 
 
 def _landmarks(
@@ -108,6 +114,7 @@ def _landmarks(
     model: LinearFaceModel,
     items: Sequence[tuple[int, ...]],
     variance: float,
+    free: tuple[str, ...],
     device: torch.device | str,
 ) -> LandmarkTerm | None:
     """Items of one landmark, or of two whose difference counts."""
@@ -138,7 +145,7 @@ def _landmarks(
     if not whitening.any():
         return None
     points = SurfacePoints(model, landmarks.triangles[used], landmarks.barycentric[used])
-    share = np.array([landmark_share(one) for one in observations], dtype=np.float32)
+    share = np.array([landmark_share(one, free) for one in observations], dtype=np.float32)
     signs_on, observed_on, whitening_on, share_on = (
         torch.from_numpy(a).to(device) for a in (signs, observed, whitening, share)
     )

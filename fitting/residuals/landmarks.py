@@ -108,18 +108,17 @@ def landmark_residual(
 # Landmarks are wrong together: a detector shifts a brow or a jaw as a whole, and what it calls a mouth corner is not
 # quite what the model does. Of the 102 numbers of dlib's inner landmarks, whitened and a similarity taken out, 14 are
 # independent on 22 path-traced pictures and 15 on 36 drawn from ICT bent out of its space (the participation ratio of
-# the errors' covariance): as many as if any two had a correlation of 0.06. Neutral heads are fitted best so. But it is
-# shapes of faces that such errors look like, not smiles: with 0.06 open smiles on photographs come out half as wide.
-# This is in between.
-ALIKE = 0.02
+# the errors' covariance): as many as if any two had a correlation of 0.06.
+ALIKE = 0.06
 
 
-def landmark_share(observation: Observation) -> float:
+def landmark_share(observation: Observation, free: tuple[str, ...]) -> float:
     """How many independent observations each coordinate of the photograph's landmarks is worth: Kish's design effect.
 
-    Taken as independent, 51 landmarks outshout the photograph, and most where something hides them.
+    Taken as independent, 51 landmarks outshout the photograph about who it is, and most where something hides them. It
+    is shapes of faces that their common errors look like, not smiles: once identity has settled, they count whole.
     """
-    if observation.landmarks is None:
+    if observation.landmarks is None or "identity" not in free:
         return 1.0
     count = 2 * int(np.isfinite(observation.landmarks[INNER]).all(1).sum())
     return 1 / (1 + ALIKE * max(count - 1, 0))
