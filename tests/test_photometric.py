@@ -11,8 +11,11 @@ from toy import observe, photograph, toy_model, toy_scene
 from facefit.fitting.pyramid import PyramidLevel, face_pyramid
 from facefit.fitting.residual import cost, normal_equations, to_double
 from facefit.fitting.residuals.photometric import (
+    CAMERA_NOISE,
+    NOISE_WORTH,
     PhotometricResidual,
     read_spline,
+    worth,
 )
 from facefit.fitting.surface_samples import face_triangles, surface_samples
 from facefit.fitting.visibility import GRAZING_COSINE, visible_samples
@@ -194,6 +197,15 @@ def test_the_cost_does_not_depend_on_the_number_of_samples() -> None:
     assert max(costs) / min(costs) < 1.1
     once, twice = (replace(residual(truth), independent=n).freeze(wrong) for n in (60.0, 120.0))
     assert cost(twice, wrong) == pytest.approx(2 * cost(once, wrong), rel=1e-5)
+
+
+def test_samples_are_worth_more_the_less_the_error_exceeds_noise() -> None:
+    """A model's error is shared by neighbours, a camera's noise is not."""
+    sizes = [1.0, 0.03, 0.01, CAMERA_NOISE, CAMERA_NOISE / 2]
+    counts = [worth(25.0, sigma) for sigma in sizes]
+    assert counts == sorted(counts) and counts[0] == pytest.approx(25.0, rel=1e-4)
+    assert counts[1] < 1.01 * 25.0
+    assert counts[3] == counts[4] == pytest.approx(NOISE_WORTH * 25.0)
 
 
 def test_the_whitened_residual_of_pure_noise_has_unit_variance() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from facefit.fitting.batched.geometry import COLOUR, GEOMETRY, Projected, Scenes, project
 from facefit.fitting.batched.terms import AbstractTerm
 from facefit.fitting.pyramid import PyramidLevel
-from facefit.fitting.residuals.photometric import VISIBILITY_STEPS
+from facefit.fitting.residuals.photometric import VISIBILITY_STEPS, worth
 from facefit.fitting.surface_samples import SurfaceSamples
 from facefit.fitting.visibility import GRAZING_COSINE, HIDDEN_MM, VISIBILITY_PX
 from facefit.models.face_model import LinearFaceModel
@@ -120,7 +120,9 @@ class PhotometricTerm(AbstractTerm):
         median = torch.where(counted, error, nan).nanquantile(0.5, 1).nan_to_num()
         sigma = (1.3 * median).clamp(min=self.sigma_floor)[:, None]
         robust = 1 / (1 + (error / (2.5 * sigma)) ** 2) ** 2
-        return replace(self, share=share, age=age, weight=(self.independent * share * robust).sqrt() / sigma)
+        independent = torch.tensor([[worth(self.independent, size)] for size in sigma[:, 0].tolist()])
+        independent = independent.to(share.device)
+        return replace(self, share=share, age=age, weight=(independent * share * robust).sqrt() / sigma)
 
     def values(self, scenes: Scenes) -> Float[Tensor, "photos rows"]:
         assert self.weight is not None

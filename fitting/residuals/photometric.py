@@ -40,12 +40,16 @@ COLOUR = ("albedo", "lighting")
 # independent observations. Too few and every face stays near the mean; too many and the face bends to explain
 # shadows and blemishes (on path-traced heads shape is best at 20 to 40, and worse than landmarks alone at 300).
 INDEPENDENT = 25.0
+# An error no larger than a camera's noise, 1 % of full scale averaged over a level's texels, is every sample's own:
+# there the samples count this many times as much. A picture that the model can explain deserves it (own renderings: a
+# fit leaves 0.57 of the mean face's error without, 0.48 with); photographs, with errors ten times as large, do not.
+CAMERA_NOISE, NOISE_WORTH = 0.003, 4.0
 # Visibility changes slowly: it is renewed every so many linearisations.
 VISIBILITY_STEPS = 3
 # A step may miss 1 % of the shape's curvature where the prior's is the larger. A photograph that is believed more than
 # this decides by itself, also along what only a second mix of the channels sees: there the missing curvature made
 # steps too long (own renderings without a prior: 60 steps instead of 20).
-NEARLY_UP_TO = 4 * INDEPENDENT
+NEARLY_UP_TO = NOISE_WORTH * INDEPENDENT
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,13 @@ class Frozen:
 class PhotometricResidual(AbstractResidual):
     """Predicted minus observed sRGB at surface samples, whitened.
 
-    What the model cannot say (pores, shadows, highlights, hair) is an error of some 0.05 to 0.1 that neighbouring
-    samples share: the samples together count as `independent` observations however many there are, each by the
-    area of the picture it covers. The error's size is estimated from the residuals (median absolute deviation,
-    at least `sigma_floor`) in the core of the face, where hair is rare, and samples beyond it are scaled down by
-    Geman and McClure's weights. `core_only` leaves out the rest of the face altogether, for a first look at the light:
-    dark hair over a bright forehead is otherwise best explained by a lamp from below.
+    What the model cannot say (pores, shadows, highlights, hair) is an error of some 0.03 to 0.1 that neighbouring
+    samples share: the samples together count as `independent` observations however many there are (more where hardly
+    more than noise is left, see `worth`), each by the area of the picture it covers. The error's size is estimated
+    from the residuals (median absolute deviation, at least `sigma_floor`) in the core of the face, where hair is rare,
+    and samples beyond it are scaled down by Geman and McClure's weights. `core_only` leaves out the rest of the face
+    altogether, for a first look at the light: dark hair over a bright forehead is otherwise best explained by a lamp
+    from below.
     """
 
     model: LinearFaceModel
@@ -100,7 +105,7 @@ class PhotometricResidual(AbstractResidual):
         # 1.3 turns the median of a three-channel root mean square into the standard deviation of one channel.
         sigma = max(self.sigma_floor, float(1.3 * np.median(error[core] if core.any() else error)))
         robust = robust_weight(error, sigma)
-        weight = np.sqrt(self.independent * share * robust) / sigma
+        weight = np.sqrt(worth(self.independent, sigma) * share * robust) / sigma
         inliers = float((share * robust).sum())
         frozen = Frozen(chosen, share, weight.astype(np.float32), sigma, inliers, age)
         return replace(self, frozen=frozen)
@@ -141,6 +146,15 @@ class PhotometricResidual(AbstractResidual):
         frozen = self.freeze(scene).frozen
         assert frozen is not None
         return frozen
+
+
+def worth(independent: float, sigma: float) -> float:
+    """How many independent observations all samples are worth where their error is `sigma`.
+
+    What of its variance can be a camera's noise is not shared.
+    """
+    noise = min(1.0, (CAMERA_NOISE / sigma) ** 2)
+    return independent / (1 - noise + noise / NOISE_WORTH)
 
 
 def robust_weight(error: Float[np.ndarray, "*shape"], sigma: float) -> Float[np.ndarray, "*shape"]:
