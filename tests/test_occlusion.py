@@ -79,6 +79,30 @@ def painted(observation: Observation, color: tuple[int, int, int]) -> tuple[Obse
     return replace(observation, image=image), hidden
 
 
+def in_half_shadow(observation: Observation) -> Observation:
+    """A lamp's shadow falls over one half of the face: three tenths of the light are left there."""
+    assert observation.landmarks is not None
+    column = np.arange(SIZE) - observation.landmarks[30, 0]
+    left = 1 - 0.7 / (1 + np.exp(-column / 6.0))
+    image = 255 * ((observation.image / 255.0) ** 2.2 * left[None, :, None]) ** (1 / 2.2)
+    return replace(observation, image=image.round().astype(np.uint8))
+
+
+def in_sunglasses(observation: Observation, color: tuple[int, int, int]) -> tuple[Observation, np.ndarray]:
+    """Lenses as large as orbits, of a plain colour."""
+    marks = observation.landmarks
+    assert marks is not None
+    radius = 0.3 * np.linalg.norm(marks[36] - marks[45])
+    row, column = np.mgrid[:SIZE, :SIZE]
+    hidden = np.zeros((SIZE, SIZE), bool)
+    for inner, outer in ((39, 36), (42, 45)):
+        x, y = (marks[inner] + marks[outer]) / 2
+        hidden |= ((column - x) / radius) ** 2 + ((row - y) / (0.75 * radius)) ** 2 < 1
+    image = observation.image.copy()
+    image[hidden] = color
+    return replace(observation, image=image), hidden
+
+
 @pytest.mark.parametrize("tone", TONES)
 def test_an_open_face_is_seen_whatever_its_skin(tone: str) -> None:
     observation, scene = portrait(tone)
@@ -101,6 +125,20 @@ def test_a_cloth_over_the_mouth_is_found(tone: str, color: tuple[int, int, int])
     face = replace(mask, shown=np.where(mask.face, 0.0, 1.0)).at_photo(SIZE, SIZE) == 0
     assert seen[face & hidden].mean() < 0.2
     assert seen[face & ~hidden].mean() > 0.85
+
+
+@pytest.mark.parametrize("tone", TONES)
+def test_dark_lenses_are_found_among_shadows(tone: str) -> None:
+    """No darker than the shadow beside them, but cooler; a shadow keeps the hue of skin."""
+    observation = in_half_shadow(portrait(tone)[0])
+    covered, hidden = in_sunglasses(observation, (63, 70, 77))
+    scene = portrait(tone)[1]
+    mask, _ = mask_of(covered, scene)
+    seen = mask.at_photo(SIZE, SIZE)
+    face = replace(mask, shown=np.where(mask.face, 0.0, 1.0)).at_photo(SIZE, SIZE) == 0
+    assert seen[face & hidden].mean() < 0.13
+    assert seen[face & ~hidden].mean() > 0.95
+    assert mask_of(observation, scene)[0].share > 0.95
 
 
 def test_hidden_landmarks_are_believed_less_and_others_as_before() -> None:
