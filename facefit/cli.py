@@ -133,10 +133,9 @@ def fit_photos(photos: tuple[Path, ...], threads: int | None, **options: Any) ->
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads is not None:
         _limit_threads(threads)
-    # Asked to end, unwind as on Ctrl-C, so that no half-written folder is left.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        code = _run(photos, request)
+        with _ending_between_steps():
+            code = _run(photos, request)
     except KeyboardInterrupt:
         click.echo("facefit: interrupted; nothing half-written is left behind", err=True)
         code = 130
@@ -225,6 +224,36 @@ def _run(photos: tuple[Path, ...], request: Request) -> int:
     return max(codes, key=SEVERITY.index)
 
 
+_asked: list[int] = []
+
+
+@contextlib.contextmanager
+def _ending_between_steps() -> Iterator[None]:
+    """On Ctrl-C or SIGTERM: end at the next step, so that no half-written folder is left; asked again, at once.
+
+    An exception raised by the signal's handler at once may be lost: compiled code that calls back into Python drops it.
+    """
+
+    def ask(number: int, frame: object) -> None:
+        _asked.append(number)
+        if len(_asked) > 1:
+            _heed()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        _asked.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _heed() -> None:
+    """Where the process has been asked to end, do so."""
+    if _asked:
+        raise KeyboardInterrupt if _asked[0] == signal.SIGINT else SystemExit(128 + _asked[0])
+
+
 class Written(NamedTuple):
     """One face's folder, its files with what each is, and the fit in them."""
 
@@ -257,6 +286,7 @@ def _fit_photo(photo: Path, model: LinearFaceModel, request: Request, progress: 
         folder = request.folder(photo, number)
         with whole_folder(folder) as partial:
             files = write_results(result, partial)
+            _heed()
         written.append(Written(folder, files, result))
     return written
 
@@ -284,6 +314,7 @@ def _fit_person(photos: tuple[Path, ...], model: LinearFaceModel, request: Reque
             progress("writing", 1.0)
             with whole_folder(folder) as partial:
                 files = write_together(joint, partial)
+                _heed()
     except FacefitError as error:
         return _report_error(None, error, request)
     code = 0 if joint.status.ok else FacefitError.exit_code
@@ -342,6 +373,18 @@ def _report_error(photo: Path | None, error: Exception, request: Request) -> int
 
 @contextlib.contextmanager
 def _progress(wanted: bool) -> Iterator[Progress]:
+    """Told before each step, which is where a request to end is heeded; shown as a bar or a line, or not at all."""
+    with _shown(wanted) as show:
+
+        def step(what: str, share: float) -> None:
+            _heed()
+            show(what, share)
+
+        yield step
+
+
+@contextlib.contextmanager
+def _shown(wanted: bool) -> Iterator[Progress]:
     """A bar on a terminal's standard error; without a terminal, one line when it begins."""
     if not wanted:
         yield lambda what, share: None
