@@ -86,7 +86,7 @@ def test_it_descends_a_whole_fit() -> None:
 def test_a_recipe_may_use_it_in_any_stage() -> None:
     stages = (*FAST, replace(STANDARD[-1], name="light", samples=200, photometric_px=64, solver=Adam(20)))
     result = fit(observe(toy_scene(3)), toy_model(), stages=stages)
-    assert [stage.name for stage in result.stages] == ["pose", "landmarks", "light"]
+    assert [stage.name for stage in result.stages] == [stage.name for stage in stages]
     assert result.stages[-1].status is Status.STEPS_USED
     assert result.photometric_rms < result.photometric_rms_start
 
