@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from threadpoolctl import ThreadpoolController
 
 from facefit.fitting.detail.stage import Detail, solve_offsets
+from facefit.fitting.eyes import with_eye_colour
 from facefit.fitting.inliers import SkinMask
 from facefit.fitting.linear import landmark_start, with_ambient_level
 from facefit.fitting.occlusion import skin_mask
@@ -88,6 +89,8 @@ def fit(
             reports.append(report)
         if reports and not in_front(scene, model):
             reports[-1] = replace(reports[-1], status=Status.BEHIND_CAMERA)
+        elif first is not None and any("albedo" in stage.free for stage in stages):
+            scene = with_eye_colour(scene, model, whole[sizes[-1]])
         fitted = landmark_pixels(scene, model)
         result = FitResult(
             scene=scene,

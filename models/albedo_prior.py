@@ -37,10 +37,10 @@ LOG_MELANIN, LOG_BLOOD = np.linspace(0.0, 0.45, 4), np.linspace(0.0, 1.5, 7)
 HAIR = np.array([0.045, 0.032, 0.024])
 HAIR_WARMTH = np.array([0.10, 0.065, 0.035])
 STUBBLE = np.array([0.09, 0.08, 0.08])
-SCLERA, SCLERA_SIGMA = np.array([0.52, 0.44, 0.40]), np.array([0.13, 0.12, 0.12])
-IRIS, PUPIL = np.array([0.11, 0.080, 0.060]), np.array([0.008, 0.008, 0.008])
-# From brown to light, and from brown to blue at equal lightness.
-IRIS_SIGMA = (np.array([0.05, 0.05, 0.05]), np.array([-0.03, 0.0, 0.04]))
+SCLERA, PUPIL = np.array([0.52, 0.44, 0.40]), np.array([0.008, 0.008, 0.008])
+# Lids and lashes shade the whole eye, by this share of its colour; irises are darker or lighter, browner or bluer.
+EYE_SHADE_SIGMA, IRIS_LIGHTER_SIGMA = 0.4, 0.35
+IRIS, IRIS_BLUER = np.array([0.075, 0.055, 0.042]), np.array([0.012, 0.025, 0.038])
 BROW_COVER, BROW_COVER_SIGMA = 0.45, 0.25
 STUBBLE_COVER_SIGMA = 0.3
 
@@ -124,7 +124,7 @@ def _part_modes(
     def field(mask: Float[np.ndarray, "vertices"]) -> Float[np.ndarray, "vertices 1"]:
         return mask[:, None]
 
-    white, iris = where.eye - where.iris, where.iris - where.pupil
+    iris = where.iris - where.pupil
     return [
         LIP_BLOOD_SIGMA * field(where.lips) * tone.per_blood,
         LIP_MELANIN_SIGMA * field(where.lips) * tone.per_melanin,
@@ -135,9 +135,9 @@ def _part_modes(
         FLUSH_SIGMA * field(where.cheeks) * tone.per_blood,
         FLUSH_SIGMA * field(where.nose) * tone.per_blood,
         SOCKET_SIGMA * field(where.eye_sockets) * tone.per_melanin,
-        field(white) * SCLERA_SIGMA,
-        field(iris) * IRIS_SIGMA[0],
-        field(iris) * IRIS_SIGMA[1],
+        EYE_SHADE_SIGMA * _eye_mean(where),
+        IRIS_LIGHTER_SIGMA * field(iris) * IRIS,
+        field(iris) * IRIS_BLUER,
     ]
 
 

@@ -13,12 +13,20 @@ from facefit.fitting.batched.photometric import Gathered, Levels, PhotometricTer
 from facefit.fitting.batched.priors import prior_terms
 from facefit.fitting.batched.solver import solve
 from facefit.fitting.batched.terms import AbstractTerm, closure_term, landmark_term
+from facefit.fitting.eyes import with_eye_colour
 from facefit.fitting.gauss_newton import GaussNewton
 from facefit.fitting.inliers import SkinMask
 from facefit.fitting.linear import landmark_start
 from facefit.fitting.occlusion import skin_mask
 from facefit.fitting.pyramid import PyramidLevel, face_pyramid
-from facefit.fitting.recipe import exposed, landmark_error, landmark_pixels, masked, with_colour_figures
+from facefit.fitting.recipe import (
+    exposed,
+    in_front,
+    landmark_error,
+    landmark_pixels,
+    masked,
+    with_colour_figures,
+)
 from facefit.fitting.result import FitResult, StageReport
 from facefit.fitting.stages import STANDARD, Stage
 from facefit.fitting.surface_samples import surface_samples
@@ -75,6 +83,8 @@ def fit_batched(
     seconds = (time.perf_counter() - began) / len(observations)
     results = []
     for b, (scene, observation) in enumerate(zip(fitted, observations, strict=True)):
+        if first and any("albedo" in stage.free for stage in stages) and in_front(scene, model):
+            scene = with_eye_colour(scene, model, whole[b][-1])
         pixels = landmark_pixels(scene, model)
         result = FitResult(
             scene=scene,

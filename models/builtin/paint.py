@@ -40,11 +40,11 @@ RED_HAIR, GREY = np.array([0.19, 0.065, 0.025]), np.array([0.20, 0.19, 0.178])
 TOOTH, GUM = np.array([0.38, 0.33, 0.265]), np.array([0.26, 0.085, 0.075])
 # From the gum to the biting edge and round to the back: lips that hardly part leave the edges in the dark (ours).
 TOOTH_ROWS = np.array([1.0, 1.0, 0.85, 0.5, 0.42, 0.3, 0.3])
-# An iris is drawn along two straight lines, from dark to light and from amber to grey, about the dark brown that
-# most people have and every fit shows (fits see no eyeballs): two deviations down either line, or both, it is
-# still a colour.
-IRIS = np.array([0.050, 0.024, 0.0135])
-IRIS_MODES = np.array([[0.0092, 0.0056, 0.0029], [-0.0042, 0.0010, 0.0030]])
+# An iris is drawn along a straight line about a hazel one: dark brown one deviation down, grey-blue three or four up;
+# the whole eye lies deeper or less deep in the shade of lids and lashes (ours). A fit sees both
+# (`facefit.fitting.eyes`).
+IRIS, IRIS_BLUER = np.array([0.046, 0.033, 0.024]), np.array([0.012, 0.020, 0.028])
+EYE_SHADE = 0.4
 # A white eye reflects more; lids and lashes keep the light from it (ours).
 SCLERA = np.array([0.40, 0.36, 0.34])
 
@@ -147,12 +147,12 @@ def _paint_mouth(skin: Array, mesh: WholeMesh) -> None:
 
 
 def eye_modes(mesh: WholeMesh) -> Array:
-    """Colours of the iris about the mean's, (2, half vertices, 3), in standard deviations."""
-    modes = np.zeros((len(IRIS_MODES), mesh.half_count, 3))
+    """Light on the eye and colour of the iris about the mean's, (2, half vertices, 3), in standard deviations."""
+    modes = np.zeros((2, mesh.half_count, 3))
     eyeball = mesh.parts[: mesh.half_count] == "eyeball"
     at_rest = _eyeball(mesh, SCLERA, IRIS)
-    for mode, change in zip(modes, IRIS_MODES, strict=True):
-        mode[eyeball] = _eyeball(mesh, SCLERA, IRIS + change) - at_rest
+    modes[0, eyeball] = EYE_SHADE * at_rest
+    modes[1, eyeball] = _eyeball(mesh, SCLERA, IRIS + IRIS_BLUER) - at_rest
     return modes
 
 
