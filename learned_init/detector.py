@@ -13,14 +13,18 @@ from facefit.detection import DlibDetector, Face, Hit
 from facefit.errors import ModelFileError, NoFaceFound
 from facefit.learned_init.crop import BOX_MARGIN, Crop
 from facefit.learned_init.predict import DOMAIN_GAP, NO_MARKS, refined
-from facefit.learned_init.turned import turned_hits
+from facefit.learned_init.turned import seen, turned_hits
 from facefit.learned_init.weights import Initialiser, initialiser_for
 from facefit.models import load_model
 from facefit.models.face_model import LinearFaceModel
 
+# Above this a hit of dlib's is a face that it can mark.
+CLEAR = 1.0
+
 
 class FaceDetector(DlibDetector):
-    """dlib's faces and landmarks; where dlib sees nobody, turned heads, with our network's landmarks.
+    """dlib's faces and landmarks; where dlib sees nobody (or what is hardly a face), turned heads, with our network's
+    landmarks.
 
     dlib's detector ends at about 40 degrees of yaw, and its landmarks are of no use beyond. The network is the
     built-in model's where the model has none.
@@ -45,11 +49,21 @@ class FaceDetector(DlibDetector):
 
     def find(self, image: UInt8[np.ndarray, "height width 3"], every: bool = False) -> list[Hit]:
         try:
-            return super().find(image, every)
+            facing = super().find(image, every)
         except NoFaceFound:
             if found := turned_hits(self.network, image):
                 return found
             raise
+        if all(hit.score > CLEAR for hit in facing):
+            return facing
+        # Ears of turned heads score up to 0.4: a doubtful hit counts where the network sees a face or none elsewhere.
+        looks = [None if hit.score > CLEAR else seen(self.network, image, hit) for hit in facing]
+        if all(hit.score <= CLEAR and look is None for hit, look in zip(facing, looks, strict=True)):
+            return turned_hits(self.network, image) or facing
+        return [
+            look._replace(score=hit.score) if look is not None and look.turned else hit
+            for hit, look in zip(facing, looks, strict=True)
+        ]
 
     def face(self, image: UInt8[np.ndarray, "height width 3"], hit: Hit) -> Face:
         return self.marked(image, hit) if hit.turned else super().face(image, hit)

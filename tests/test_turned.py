@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from toy import toy_model
 
-from facefit.detection import DlibDetector
+from facefit.detection import DlibDetector, Hit
 from facefit.errors import NoFaceFound
 from facefit.learned_init.crop import crop_of_landmarks
 from facefit.learned_init.detector import FaceDetector, NetworkDetector
@@ -112,6 +112,34 @@ def test_training_again_gives_the_same_file_and_knows_its_pictures(tmp_path: Pat
     assert (tmp_path / "one.svm").read_bytes() == (tmp_path / "two.svm").read_bytes()
     assert sum(bool(detector(picture)) for picture, _ in pictures) >= 11
     assert not any(detector(picture) for picture in without)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lean", [-30, 30])
+def test_a_leaning_profile_is_the_same_face_leaning(lean: int) -> None:
+    """A raised or lowered head, seen from the side."""
+    detector = FaceDetector()
+    for sample in profiles()[:3]:
+        picture = np.pad(sample.image, ((40, 40), (40, 40), (0, 0)), "edge")
+        turned = np.asarray(Image.fromarray(picture).rotate(lean, Image.Resampling.BICUBIC))
+        (face,), (leaning,) = detector.detect(picture), detector.detect(turned)
+        middle = picture.shape[0] / 2
+        cos, sin = np.cos(np.radians(lean)), np.sin(np.radians(lean))
+        expected = (face.landmarks - middle) @ np.array([[cos, -sin], [sin, cos]]) + middle
+        apart = np.linalg.norm(leaning.landmarks - expected, axis=1)
+        assert apart.mean() < 0.05 * np.ptp(face.landmarks[:, 1])
+
+
+def test_a_false_hit_on_an_ear_gives_way_to_the_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    """dlib's detector takes ears of turned heads for faces, with scores up to 0.4."""
+    sample = profiles()[0]
+    (true,) = FaceDetector().find(sample.image)
+
+    def ear(self: DlibDetector, image: np.ndarray, every: bool = False) -> list[Hit]:
+        return [Hit(0.37, (0.25 * image.shape[1], 0.5 * image.shape[0]), 20.0, 0.0, 0)]
+
+    monkeypatch.setattr(DlibDetector, "find", ear)
+    assert FaceDetector().find(sample.image) == [true]
 
 
 @pytest.mark.slow
