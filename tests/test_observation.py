@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, ImageCms
 
 from facefit.detection import AbstractDetector, Face, landmark_covariance
 from facefit.errors import NoFaceFound, UnreadableInput
+from facefit.models import load_model
 from facefit.observation import PIXEL_LIMIT, Observation, exif_focal_px, read_photograph
 
 RNG = np.random.default_rng(5)
@@ -334,3 +335,23 @@ def test_another_detector_is_one_class(tmp_path: Path) -> None:
 def test_an_observation_takes_only_8_bit_colour(wrong: np.ndarray) -> None:
     with pytest.raises(ValueError, match="wanted uint8"):
         Observation.from_array(wrong, landmarks=POINTS)
+
+
+@pytest.mark.parametrize("yaw", [0, 40, 60, 75, 90])
+def test_the_yardstick_outlasts_a_turn_of_the_head(yaw: float) -> None:
+    """The eyes' distance from the front, and still two thirds of it in profile."""
+    model = load_model("builtin")
+    marks = model.landmark_points(model.mean).double().numpy()
+    c, s = np.cos(np.radians(yaw)), np.sin(np.radians(yaw))
+    turned = marks @ np.array([[c, 0, -s], [0, -1, 0], [s, 0, c]])
+    blank = np.zeros((300, 300, 3), np.uint8)
+    seen = Observation.from_array(blank, turned[:, :2] + 150)
+    ratio = seen.interocular_px / np.linalg.norm(marks[36] - marks[45])
+    assert 0.6 < ratio <= 1 + 1e-9
+    assert yaw or ratio == pytest.approx(1, abs=0.01)
+
+
+def test_an_unknown_eye_corner_leaves_no_yardstick() -> None:
+    marks = np.random.default_rng(0).uniform(10, 90, (68, 2))
+    marks[36] = np.nan
+    assert np.isnan(Observation.from_array(np.zeros((99, 99, 3), np.uint8), marks).interocular_px)
