@@ -33,6 +33,7 @@ from facefit.benchmarks.pictures import Drawn, draw_scene, photograph
 from facefit.benchmarks.report import Report
 from facefit.benchmarks.run import Arrays, Row, Run, run_items
 from facefit.benchmarks.statistics import median_interval, pooled
+from facefit.benchmarks.trust import promise, verdict_agreement
 from facefit.errors import FacefitError
 
 YAWS = (("yaw 0-15", 0.0, 15.0), ("yaw 15-30", 15.0, 30.0), ("yaw 30-60", 30.0, 90.0))
@@ -94,7 +95,9 @@ class SyntheticWork:
                     found.result, vertices, inside
                 )
         if found.camera_from_model is not None:
-            row |= camera_and_landmarks(found, drawn, drawn_model, now.transform.rotation)
+            row |= promise(found.result) | camera_and_landmarks(
+                found, drawn, drawn_model, now.transform.rotation
+            )
             row |= face_agreement(found.result, drawn.free)
         return row, arrays
 
@@ -218,7 +221,8 @@ def evaluate_synthetic(
         title: [parts[name] for parts in arrays.values()]
         for name, title in (("NoW", method), ("mean NoW", "mean face"))
     }
-    report = Report(f"Synthetic pictures, mm; {same}.", settings, rows, table, COLUMNS, curves)
+    extra = {"Spearman of the verdict's expected error": {"NoW mm": verdict_agreement(rows, "NoW mm")}}
+    report = Report(f"Synthetic pictures, mm; {same}.", settings, rows, table, COLUMNS, curves, extra)
     report.write(out)
     return report
 

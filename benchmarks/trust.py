@@ -17,6 +17,12 @@ NINETY = 1.6449
 MISSING_MM = 8.0
 
 
+def promise(result: Any) -> Row:
+    """The grade and the error that a fit expects of itself."""
+    verdict = getattr(result, "verdict", None)
+    return {} if verdict is None else {"verdict": verdict.grade, "expected mm": verdict.expected_mm}
+
+
 def trust(result: Any, onto_scan: Similarity, scan: Scan) -> Row:
     """Distances along the normal from the face's vertices to the nearest point of the scan, beside the fit's own
     standard deviations in that direction; and the verdict.
@@ -27,10 +33,9 @@ def trust(result: Any, onto_scan: Similarity, scan: Scan) -> Row:
 
     from facefit.mesh import vertex_normals
 
-    verdict = getattr(result, "verdict", None)
-    if verdict is None:
-        return {}
-    row: Row = {"verdict": verdict.grade, "expected mm": verdict.expected_mm}
+    row = promise(result)
+    if not row:
+        return row
     sigma = result.vertex_sigma_mm()
     if sigma is None:
         return row

@@ -15,7 +15,16 @@ from facefit.fitting.recipe import fit
 from facefit.fitting.result import FitResult, Status
 from facefit.fitting.stages import FAST
 from facefit.fitting.uncertainty import face_parts, in_words, part_sigma_mm
-from facefit.fitting.verdict import GOOD_MM, USABLE_MM, Verdict, expected_error_mm, landmark_misfit
+from facefit.fitting.verdict import (
+    GOOD_MM,
+    TYPICAL_STRANGENESS,
+    USABLE_MM,
+    Verdict,
+    expected_error_mm,
+    landmark_misfit,
+    learnt_share,
+    strangeness,
+)
 from facefit.report import verdict as report_verdict
 
 GRADES = ("good", "usable", "poor")
@@ -60,9 +69,11 @@ def test_landmarks_so_unsure_that_a_part_was_missed_cost_a_grade(
     unsure = replace(result, observation=replace(seen, landmark_covariance=covariance)).verdict
     sure = replace(result, observation=replace(seen, landmark_covariance=None)).verdict
     assert ("landmarks are unsure" in unsure.sentence) is bool(words) and words in unsure.sentence
-    level = 0 if unsure.expected_mm <= GOOD_MM else 1 if unsure.expected_mm <= USABLE_MM else 2
-    assert sure.grade == "good"
+    level, known = (
+        0 if v.expected_mm <= GOOD_MM else 1 if v.expected_mm <= USABLE_MM else 2 for v in (unsure, sure)
+    )
     assert GRADES.index(unsure.grade) == min(2, level + costs)
+    assert GRADES.index(sure.grade) == known and "unsure" not in sure.sentence
 
 
 def test_a_misfit_counts_in_the_sigmas_of_the_detector(result: FitResult) -> None:
@@ -79,6 +90,29 @@ def test_a_misfit_counts_in_the_sigmas_of_the_detector(result: FitResult) -> Non
         off = replace(result, landmarks_fitted=result.observation.landmarks + sigmas * 0.03 * eyes)
         promised.append(expected_error_mm(off))
     assert promised[1] > 1.2 * promised[0]
+
+
+def test_less_evidence_promises_less(result: FitResult) -> None:
+    """The error grows with the square of the spread of shapes that the photograph leaves."""
+    promised, left = [], []
+    for sigma_px in (0.5, 2.0, 8.0):
+        covariance = np.tile(np.eye(2) * sigma_px**2, (68, 1, 1))
+        vague = replace(result, observation=replace(result.observation, landmark_covariance=covariance))
+        typical = replace(
+            vague.scene, identity=vague.scene.identity * TYPICAL_STRANGENESS / strangeness(vague)
+        )
+        vague = replace(vague, scene=typical, landmarks_fitted=result.observation.landmarks)
+        promised.append(expected_error_mm(vague))
+        left.append(1 - learnt_share(vague))
+    assert promised == sorted(promised) and left == sorted(left)
+    assert promised[2] / promised[0] == pytest.approx((left[2] / left[0]) ** 2, rel=0.1)
+
+
+def test_who_is_unusual_is_promised_less(result: FitResult) -> None:
+    """Twice as far from the mean face as the evidence lets expect: misfitted where nothing is seen, too."""
+    usual = expected_error_mm(result)
+    far = replace(result.scene, identity=2 * result.scene.identity)
+    assert expected_error_mm(replace(result, scene=far)) > 1.2 * usual
 
 
 def test_a_small_face_is_said_to_be(result: FitResult) -> None:
