@@ -45,8 +45,10 @@ class Drawn:
     quality: int
 
 
-def draw_scene(model: Any, rng: np.random.Generator) -> Any:
-    """Identity and albedo N(0, 1); in two of three pictures some expressions; pose, lens and light."""
+def draw_scene(model: Any, rng: np.random.Generator, yaw_deg: float | None = None) -> Any:
+    """Identity and albedo N(0, 1); in two of three pictures some expressions; pose, lens and light. The yaw is drawn
+    too, or given.
+    """
     from facefit.models.camera import Camera, Pose, rotation_matrix
     from facefit.models.scene import Scene
 
@@ -59,6 +61,7 @@ def draw_scene(model: Any, rng: np.random.Generator) -> Any:
         # Activations are one-sided (a mouth does not open backwards), so is the draw.
         expression[active] = normal(len(active)).abs()
     yaw = float(np.clip(rng.normal() * YAW_SIGMA_DEG, -YAW_LIMIT_DEG, YAW_LIMIT_DEG))
+    yaw = yaw if yaw_deg is None else yaw_deg
     pitch, roll = rng.normal(size=2) * TILT_SIGMA_DEG
     turn = [torch.tensor(v).float() * math.pi / 180 for v in ((0, yaw, 0), (-pitch, 0, 0), (0, 0, roll))]
     rotation = rotation_matrix(turn[0]) @ rotation_matrix(turn[1]) @ rotation_matrix(turn[2])
