@@ -13,6 +13,8 @@ from facefit.observation import Observation
 
 # The crop reaches this far beyond the landmarks' box, as a share of its larger side: forehead and ears.
 MARGIN = 0.35
+# A texel is usable where this share of what it averages is.
+WHOLLY = 0.99
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,43 +54,69 @@ def face_pyramid(observation: Observation, sizes: Sequence[int]) -> list[Pyramid
     # photograph as floating-point numbers would fill the memory.
     block = max(1, max(right - left, bottom - top) // (4 * max(sizes, default=1)))
     crop = _blocks(observation.image[top:bottom, left:right], block)
-    pixels = torch.from_numpy(crop).permute(2, 0, 1)[None] / 255
-    usable = torch.ones(1, 1, *crop.shape[:2])
-    if observation.mask is not None:
-        kept = _blocks(observation.mask[top:bottom, left:right, None], block)
-        usable = torch.from_numpy(kept).permute(2, 0, 1)[None]
     height, width = crop.shape[:2]
     side = max(height, width)
-    missing = (0, side - width, 0, side - height)
-    pixels = torch.nn.functional.pad(pixels, missing, mode="replicate")
-    usable = torch.nn.functional.pad(usable, missing)
-    levels = []
-    for size in sizes:
-        size = min(size, side)
-        image = _shrink(pixels, size)[0].permute(1, 2, 0).contiguous().numpy()
-        kept = _shrink(usable, size)[0, 0].numpy() > 0.99
-        levels.append(
-            PyramidLevel(image, kept, size / (side * block), np.array([left, top], dtype=np.float64))
+    pixels = np.empty((3, side, side), dtype=np.float32)
+    pixels[:, :height, :width] = crop.transpose(2, 0, 1)
+    pixels[:, height:, :width] = pixels[:, height - 1 : height, :width]
+    pixels[:, :, width:] = pixels[:, :, width - 1 : width]
+    seen = None if observation.mask is None else observation.mask[top:bottom, left:right, None]
+    usable = None if seen is None else _blocks(seen, block)[:, :, 0]
+    levels, images = {}, [pixels]
+    for wanted in sorted(sizes, reverse=True):
+        size = min(wanted, side)
+        # From the smallest picture that is large enough: a third of the time.
+        source = next(image for image in reversed(images) if len(image[0]) >= 2 * size or image is pixels)
+        images.append(_shrink(source, size, size))
+        levels[wanted] = PyramidLevel(
+            np.ascontiguousarray(images[-1].transpose(1, 2, 0)) / np.float32(255),
+            _usable(height, width, size) if usable is None else _usable_of(usable, size),
+            size / (side * block),
+            np.array([left, top], dtype=np.float64),
         )
-    return levels
+    return [levels[size] for size in sizes]
+
+
+def _usable(height: int, width: int, size: int) -> Bool[np.ndarray, "size size"]:
+    """Texels of a crop of height x width completed to a square inside it, by its two sides."""
+    inside = np.arange(max(height, width))
+    down = _shrink((inside < height).astype(np.float32)[None, :, None], size, 1)
+    across = _shrink((inside < width).astype(np.float32)[None, None, :], 1, size)
+    kept: Bool[np.ndarray, "size size"] = (down * across)[0] > WHOLLY
+    return kept
+
+
+def _usable_of(kept: Float[np.ndarray, "height width"], size: int) -> Bool[np.ndarray, "size size"]:
+    """Texels of a crop completed to a square that are kept wholly."""
+    square = np.zeros((1, max(kept.shape), max(kept.shape)), dtype=np.float32)
+    square[0, : kept.shape[0], : kept.shape[1]] = kept
+    wholly: Bool[np.ndarray, "size size"] = _shrink(square, size, size)[0] > WHOLLY
+    return wholly
 
 
 def _blocks(
     image: UInt8[np.ndarray, "height width channels"], block: int
-) -> Float[np.ndarray, "rows columns channels"]:
+) -> Float[np.ndarray, "rows columns channels"] | UInt8[np.ndarray, "height width channels"]:
     """Means over blocks of block x block pixels, what is left over at the far borders dropped."""
     rows, columns = image.shape[0] // block, image.shape[1] // block
     if block == 1 or not rows or not columns:
-        return image.astype(np.float32)
+        return image
     whole = image[: rows * block, : columns * block].reshape(rows, block, columns, block, -1)
     mean: Float[np.ndarray, "rows columns channels"] = whole.mean((1, 3), dtype=np.float32)
     return mean
 
 
-def _shrink(image: torch.Tensor, size: int) -> torch.Tensor:
-    """Antialiased resampling to size x size: a tent as wide as the ratio, free of aliasing at any ratio."""
-    if image.shape[-1] == size:
+def _shrink(
+    image: Float[np.ndarray, "channels height width"], rows: int, columns: int
+) -> Float[np.ndarray, "channels rows columns"]:
+    """Antialiased resampling: a tent as wide as the ratio, free of aliasing at any ratio."""
+    if image.shape[1:] == (rows, columns):
         return image
-    return torch.nn.functional.interpolate(
-        image, size=(size, size), mode="bilinear", antialias=True, align_corners=False
-    )
+    found: Float[np.ndarray, "channels rows columns"] = torch.nn.functional.interpolate(
+        torch.from_numpy(image)[None],
+        size=(rows, columns),
+        mode="bilinear",
+        antialias=True,
+        align_corners=False,
+    )[0].numpy()
+    return found

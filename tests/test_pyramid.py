@@ -103,6 +103,25 @@ def test_masked_pixels_are_not_usable_at_any_size() -> None:
         assert level.usable.sum() > 0.5 * (mask.sum() * level.scale**2)
 
 
+@pytest.mark.parametrize("shape", [(120, 160), (160, 120), (97, 97), (900, 1301)])
+def test_a_mask_that_keeps_everything_changes_nothing(shape: tuple[int, int]) -> None:
+    sizes = [16, 40, 64]
+    kept = photo(*shape, mask=np.ones(shape, dtype=bool))
+    for masked, bare in zip(face_pyramid(kept, sizes), face_pyramid(photo(*shape), sizes), strict=True):
+        np.testing.assert_array_equal(masked.usable, bare.usable)
+        np.testing.assert_array_equal(masked.image, bare.image)
+
+
+def test_a_level_taken_from_another_shows_the_same() -> None:
+    coarse = torch.from_numpy(np.random.default_rng(0).random((1, 3, 8, 8)))
+    smooth = torch.nn.functional.interpolate(coarse, size=(300, 300), mode="bicubic")
+    image = (255 * smooth[0].permute(1, 2, 0).clamp(0, 1).numpy()).astype(np.uint8)
+    one = Observation(image, Camera.from_field_of_view(300, 300))
+    alone, (beside, _) = face_pyramid(one, [40])[0], face_pyramid(one, [40, 90])
+    assert alone.scale == beside.scale
+    assert np.abs(alone.image - beside.image).max() < 0.01
+
+
 def test_what_is_too_fine_for_a_level_averages_out() -> None:
     """No aliasing: white noise shrunk fourfold keeps a sixth of its deviation (a tent), not a half (no filter)."""
     image = np.random.default_rng(0).integers(0, 256, (128, 128, 3)).astype(np.uint8)
