@@ -79,10 +79,12 @@ def face_pyramid(observation: Observation, sizes: Sequence[int]) -> list[Pyramid
 
 def _usable(height: int, width: int, size: int) -> Bool[np.ndarray, "size size"]:
     """Texels of a crop of height x width completed to a square inside it, by its two sides."""
-    inside = np.arange(max(height, width))
-    down = _shrink((inside < height).astype(np.float32)[None, :, None], size, 1)
-    across = _shrink((inside < width).astype(np.float32)[None, None, :], 1, size)
-    kept: Bool[np.ndarray, "size size"] = (down * across)[0] > WHOLLY
+    place = np.arange(max(height, width))
+    # As rows: torch (2.13) gives a column of one texel's width the wrong weights.
+    down, across = (
+        _shrink((place < inside).astype(np.float32)[None, None], 1, size)[0, 0] for inside in (height, width)
+    )
+    kept: Bool[np.ndarray, "size size"] = np.outer(down, across) > WHOLLY
     return kept
 
 
