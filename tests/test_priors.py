@@ -103,6 +103,24 @@ def test_colour_costs_more_than_the_same_light_in_white() -> None:
     assert cost(prior, tinted) > cost(prior, grey) + 1
 
 
+def test_one_colour_for_all_directions_costs_what_the_ambients_colour_costs() -> None:
+    """A camera's white balance colours all light alike; a lamp of a colour of its own is another matter."""
+    tint = torch.tensor([1.3, 1.0, 0.7])
+    lamp = Lighting.directional(torch.tensor([1.0, 0.5, 1.0]), 0.6, 0.5).coefficients
+    ambient, directions = lamp[:1], lamp[1:]
+
+    def colour_cost(coefficients: torch.Tensor) -> float:
+        prior = LightPrior(contrast=1e6, exposure=1e6)
+        scene = toy_scene().with_lighting(Lighting(coefficients))
+        return cost(prior.freeze(scene), scene)
+
+    alone = colour_cost(torch.cat([tint * ambient, torch.zeros(8, 3)]))
+    assert alone > 1
+    assert colour_cost(tint * lamp) == pytest.approx(alone, rel=1e-4)
+    assert colour_cost(torch.cat([tint * ambient, directions])) > alone + 1
+    assert colour_cost(torch.cat([ambient, tint * directions])) > 1
+
+
 def test_a_stronger_contrast_costs_more() -> None:
     lamps = [
         Lighting.directional(torch.tensor([0.0, 0.0, 1.0]), level, 1 - 0.25 * level)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from facefit.fitting.batched.geometry import COLOUR, Scenes
 from facefit.fitting.batched.terms import AbstractTerm
-from facefit.fitting.residuals.priors import AMBIENT, LightPrior, light_rows
+from facefit.fitting.residuals.priors import AMBIENT, TINTS, LightPrior, light_rows
 from facefit.observation import Observation
 
 
@@ -39,26 +39,35 @@ class PriorTerm(AbstractTerm):
 
 @dataclass(frozen=True, eq=False)
 class LightTerm(AbstractTerm):
-    """The light prior in shares of each photograph's own frozen ambient level."""
+    """The light prior in shares of each photograph's own frozen ambient level, its directions in that one's tint.
 
-    unit_rows: Float[Tensor, "rows 27"]
+    `rows` and `tinted` are those of `light_rows`.
+    """
+
+    rows: Float[Tensor, "rows 27"]
+    tinted: Float[Tensor, "24 27"]
     exposure: float
     level: Float[Tensor, "photos"] | None = None
+    unit_rows: Float[Tensor, "photos rows 27"] | None = None
     blocks: tuple[str, ...] = COLOUR[1:]
 
     def freeze(self, scenes: Scenes) -> LightTerm:
-        return replace(self, level=scenes.light[:, 0].mean(-1).clamp(min=0.1))
+        level = scenes.light[:, 0].mean(-1).clamp(min=0.1)
+        tint = (scenes.light[:, 0] / level[:, None]).clamp(*TINTS)
+        unit_rows = self.rows.repeat(len(tint), 1, 1)
+        unit_rows[:, 3:27] += tint.repeat(1, 8)[:, :, None] * self.tinted
+        return replace(self, level=level, unit_rows=unit_rows)
 
     def values(self, scenes: Scenes) -> Float[Tensor, "photos rows"]:
-        assert self.level is not None
-        values = scenes["lighting"] @ self.unit_rows.T / self.level[:, None]
+        assert self.level is not None and self.unit_rows is not None
+        values = (self.unit_rows @ scenes["lighting"][..., None])[..., 0] / self.level[:, None]
         constant = ((AMBIENT * self.level).log() - 1) / self.exposure
         return torch.cat([values[:, :-1], values[:, -1:] + constant[:, None]], 1)
 
     def linearise(
         self, scenes: Scenes
     ) -> tuple[Float[Tensor, "photos rows"], Float[Tensor, "photos rows columns"]]:
-        assert self.level is not None
+        assert self.level is not None and self.unit_rows is not None
         return self.values(scenes), self.unit_rows / self.level[:, None, None]
 
 
@@ -80,6 +89,7 @@ def prior_terms(
         found.append(PriorTerm("focal", rows, torch.tensor(centre, device=scenes.x.device)))
     if "lighting" in free:
         prior = LightPrior()
-        unit = light_rows(prior.chroma, prior.contrast, prior.exposure)
-        found.append(LightTerm(torch.from_numpy(unit).to(scenes.x), prior.exposure))
+        black, tinted = light_rows(prior.chroma, prior.contrast, prior.exposure)
+        black_rows, tinted_rows = torch.from_numpy(black).to(scenes.x), torch.from_numpy(tinted).to(scenes.x)
+        found.append(LightTerm(black_rows, tinted_rows, prior.exposure))
     return found

@@ -73,36 +73,44 @@ normal_equations.register(FocalPrior, alone)
 
 # Irradiance of white ambient light of level 1 by its coefficient (0, 0): the basis function itself.
 AMBIENT = 0.5 / math.sqrt(math.pi)
+# The ambient's channels over their mean: no light is of one colour alone.
+TINTS = (0.3, 2.0)
 
 
 @dataclass(frozen=True)
 class LightPrior(AbstractResidual):
     """Plausible light: nearly white, brighter from some side but rarely black from any other, as bright as exposed.
 
-    In shares of the present mean ambient level (frozen): the colour of each coefficient strays from grey by
-    `chroma`, the grey of each directional coefficient from zero by `contrast`. The logarithm of the ambient level
-    strays from 0 by `exposure`: cameras expose so that white paper beside the face would come out nearly white.
+    In shares of the present mean ambient level (frozen): the colour of the ambient coefficient strays from grey by
+    `chroma`, that of each directional one as much from the ambient's (frozen `tint`: a lamp and a camera's white
+    balance colour all light alike), the grey of each directional coefficient from zero by `contrast`. The logarithm
+    of the ambient level strays from 0 by `exposure`: cameras expose so that white paper beside the face would come
+    out nearly white.
     Without that a dark skin in glaring light and a light skin in the dusk look the same, and what the albedo
     modes do not hold (eyes, teeth) glows or goes out.
     """
 
     level: float = 0.0
+    tint: tuple[float, ...] = (1.0, 1.0, 1.0)
     chroma: float = 0.12
     contrast: float = 0.7
     exposure: float = 0.5
     name: str = "light prior"
 
     def freeze(self, scene: Scene) -> LightPrior:
-        return replace(self, level=ambient_coefficient(scene.lighting))
+        level = ambient_coefficient(scene.lighting)
+        tint = (scene.lighting.coefficients[0].detach() / level).clamp(*TINTS)
+        return replace(self, level=level, tint=tuple(tint.tolist()))
 
     def __call__(self, scene: Scene) -> Float[Tensor, "rows"]:
-        coefficients = scene.lighting.coefficients
-        level = self.level or ambient_coefficient(scene.lighting)
-        shares = coefficients / level
+        if not self.level:
+            return self.freeze(scene)(scene)
+        shares = scene.lighting.coefficients / self.level
         grey = shares.mean(1)
         # log(a) at the frozen level, to first order.
-        brightness = math.log(AMBIENT * level) + grey[:1] - 1
-        colour = (shares - grey[:, None]) / self.chroma
+        brightness = math.log(AMBIENT * self.level) + grey[:1] - 1
+        tint = torch.cat([torch.ones(1, 3), torch.tensor([self.tint]).expand(8, 3)]).to(shares)
+        colour = (shares - grey[:, None] * tint) / self.chroma
         return torch.cat([colour.reshape(-1), grey[1:] / self.contrast, brightness / self.exposure])
 
 
@@ -126,10 +134,13 @@ def ambient_coefficient(lighting: Lighting) -> float:
 def _light(
     residual: LightPrior, scene: Scene
 ) -> tuple[Float[np.ndarray, "rows 27"], Float[np.ndarray, "rows"]]:
-    level = residual.level or ambient_coefficient(scene.lighting)
-    rows = light_rows(residual.chroma, residual.contrast, residual.exposure) / level
+    residual = residual if residual.level else residual.freeze(scene)
+    rows, tinted = light_rows(residual.chroma, residual.contrast, residual.exposure)
+    rows = rows.copy()
+    rows[3:27] += np.tile(residual.tint, 8)[:, None] * tinted
+    rows /= residual.level
     values = rows @ scene.lighting.coefficients.numpy().astype(np.float64).ravel()
-    values[-1] += (math.log(AMBIENT * level) - 1) / residual.exposure
+    values[-1] += (math.log(AMBIENT * residual.level) - 1) / residual.exposure
     return rows, values
 
 
@@ -137,8 +148,15 @@ normal_equations.register(LightPrior, alone)
 
 
 @lru_cache(maxsize=4)
-def light_rows(chroma: float, contrast: float, exposure: float) -> Float[np.ndarray, "rows 27"]:
-    """The rows of the light prior at level 1; it is linear in the light but for the last row's constant."""
+def light_rows(
+    chroma: float, contrast: float, exposure: float
+) -> tuple[Float[np.ndarray, "rows 27"], Float[np.ndarray, "24 27"]]:
+    """The rows of the light prior at level 1 in a black tint; what a unit of tint adds to those of the directions.
+
+    It is linear in the light but for the last row's constant.
+    """
     grey = np.kron(np.eye(9), np.full((1, 3), 1 / 3))
-    colour = (np.eye(27) - np.repeat(grey, 3, axis=0)) / chroma
-    return np.concatenate([colour, grey[1:] / contrast, grey[:1] / exposure])
+    by_channel = np.repeat(grey, 3, axis=0) / chroma
+    colour = np.eye(27) / chroma
+    colour[:3] -= by_channel[:3]
+    return np.concatenate([colour, grey[1:] / contrast, grey[:1] / exposure]), -by_channel[3:]
