@@ -211,18 +211,21 @@ def by_common_skin(
 
 
 def joint_terms(
-    stage: Stage, photos: Sequence[Photo], model: LinearFaceModel, skin: SurfaceSamples | None = None
+    stage: Stage,
+    photos: Sequence[Photo],
+    model: LinearFaceModel,
+    skin: Sequence[SurfaceSamples] | None = None,
 ) -> list[OfPhotograph]:
     """Each photograph's evidence and what is believed of it; what is believed of the person, once.
 
-    `skin` are the samples to compare colours at, where they are not the model's own.
+    `skin` are the samples to compare each photograph's colours at, where they are not the model's own.
     """
     spoken = {}
     for index, photo in enumerate(photos):
         evidence = terms(stage, photo.seen, model, photo.level(stage))
         if skin is not None:
             evidence = [
-                replace(term, samples=skin) if isinstance(term, PhotometricResidual) else term
+                replace(term, samples=skin[index]) if isinstance(term, PhotometricResidual) else term
                 for term in evidence
             ]
         # Priors alone would only draw the face back to the mean.
