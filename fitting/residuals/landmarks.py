@@ -94,11 +94,11 @@ def landmark_residual(
         return None
     known = np.isfinite(observation.landmarks).all(1)
     landmarks = model.topology.landmarks
-    chosen = [i for i, n in enumerate(landmarks.numbers) if n in numbers and known[n]]
-    if not chosen:
+    chosen = np.flatnonzero(np.isin(landmarks.numbers, numbers) & known[landmarks.numbers])
+    if not len(chosen):
         return None
     number = landmarks.numbers[chosen]
-    points = landmark_points(model, tuple(chosen))
+    points = landmark_points(model, tuple(chosen.tolist()))
     covariance = landmark_covariance(observation)[number]
     whitening = np.linalg.inv(np.linalg.cholesky(covariance))
     observed = observation.landmarks[number].astype(np.float64)
