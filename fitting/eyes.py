@@ -28,8 +28,9 @@ from facefit.models.scene import Scene
 ELSEWHERE = 1e-3
 # What a texel of an eye strays by (sRGB): lashes, highlights, vessels. All texels are worth this many observations.
 SIGMA, INDEPENDENT = 0.06, 40.0
-# Where the eyes may look: the iris is moved so far across and up the picture.
-ACROSS_MM, UP_MM, GAZE_SIGMA_MM = (-6.0, -3.0, 0.0, 3.0, 6.0), (-2.0, 0.0, 2.0), 3.0
+# Where the eyes may look: the iris is moved so far across and down the picture. Who looks down hides the iris; lids
+# that the fit leaves too low are like an iris too low.
+ACROSS_MM, DOWN_MM, GAZE_SIGMA_MM = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0), (-2.0, 0.0), 3.0
 FEWEST, MOST = 20, 100
 ROUNDS = 3
 # Black, in linear colour: the slope of sRGB there is not believed.
@@ -40,11 +41,12 @@ TOLERANCE = 2.5
 
 @dataclass(frozen=True, eq=False)
 class _Eyes:
-    """A model's eyeballs: triangles, per triangle the mean albedo and then the modes that only they have.
+    """A model's eyeballs: vertices, triangles, per triangle the mean albedo and then the modes that only they have.
 
     `is_iris` marks modes that leave the white of the eye alone.
     """
 
+    vertices: Int[np.ndarray, "balls"]
     triangles: Int[np.ndarray, "eye 3"]
     is_eye: Bool[np.ndarray, "triangles"]
     modes: Int[np.ndarray, "modes"]
@@ -114,7 +116,7 @@ def _seen(
     focal = float(scene.camera.focal_px) * level.scale
     translation = scene.pose.translation_mm.numpy().astype(np.float64)
     pose_kernel(vertices, rotation, translation, focal, centre, posed, pixels, inverse)
-    used = np.unique(eyes.triangles)
+    used = eyes.vertices
     limit = np.array(level.usable.shape)[::-1]
     low = np.floor(pixels[used].min(0)).clip(0, limit - 1).astype(np.int64)
     high = np.ceil(pixels[used].max(0)).clip(low + 1, limit).astype(np.int64)
@@ -141,7 +143,7 @@ def _seen(
     covered = balls >= 0
 
     texel_mm = float(np.median(posed[used, 2])) / focal
-    gaze = np.stack(np.meshgrid(ACROSS_MM, UP_MM), -1).reshape(-1, 2)
+    gaze = np.stack(np.meshgrid(ACROSS_MM, DOWN_MM), -1).reshape(-1, 2)
     shift = np.rint(gaze / texel_mm).astype(np.int64)
     from_y, from_x = y - shift[:, 1:], x - shift[:, :1]
     inside = (from_y >= 0) & (from_y < rows) & (from_x >= 0) & (from_x < columns)
@@ -170,4 +172,4 @@ def _eyes(model: LinearFaceModel) -> _Eyes | None:
     colours = albedo[:, triangles].mean(2).transpose(1, 0, 2)
     white = colours[:, 0].min(1) > 0.5 * colours[:, 0].max()
     is_iris = np.abs(colours[white, 1:]).max((0, 2), initial=0) < ELSEWHERE
-    return _Eyes(triangles, is_eye, own, is_iris, colours)
+    return _Eyes(np.unique(triangles), triangles, is_eye, own, is_iris, colours)
