@@ -133,25 +133,37 @@ def _seen(
     step = -(-len(y) // MOST)
     y, x = y[::step], x[::step]
 
-    cell, triangle = np.empty(rows * columns, dtype=np.int64), np.empty(rows * columns, dtype=np.int32)
-    basis, cosine = np.empty((len(cell), 9), dtype=np.float32), np.empty(len(cell), dtype=np.float32)
-    count = head_kernel(balls, eyes.triangles, posed, rotation, cell, triangle, basis, cosine)
-    light = np.maximum(basis[:count] @ scene.lighting.coefficients.numpy(), 1e-3)
-    colours = np.zeros((rows * columns, *eyes.colours.shape[1:]))
-    colours[cell[:count]] = eyes.colours[triangle[:count]] * light[:, None]
-    # A gaze that would look past the ball's edge leaves such a texel as it is.
-    covered = balls >= 0
-
+    colours, covered = _lit(scene, balls, posed, rotation, eyes)
     texel_mm = float(np.median(posed[used, 2])) / focal
     gaze = np.stack(np.meshgrid(ACROSS_MM, DOWN_MM), -1).reshape(-1, 2)
     shift = np.rint(gaze / texel_mm).astype(np.int64)
     from_y, from_x = y - shift[:, 1:], x - shift[:, :1]
     inside = (from_y >= 0) & (from_y < rows) & (from_x >= 0) & (from_x < columns)
     from_y, from_x = np.where(inside, from_y, y), np.where(inside, from_x, x)
+    # A gaze that would look past the ball's edge leaves such a texel as it is.
     on_ball = covered[from_y, from_x]
-    source = np.where(on_ball, from_y * columns + from_x, y * columns + x)
+    from_y, from_x = np.where(on_ball, from_y, y), np.where(on_ball, from_x, x)
     photo = level.image[texels][y, x].astype(np.float64)
-    return colours[source].transpose(0, 1, 3, 2), photo, 0.5 * ((gaze / GAZE_SIGMA_MM) ** 2).sum(1)
+    return colours[from_y, from_x].transpose(0, 1, 3, 2), photo, 0.5 * ((gaze / GAZE_SIGMA_MM) ** 2).sum(1)
+
+
+def _lit(
+    scene: Scene,
+    ids: Int[np.ndarray, "rows columns"],
+    posed: Float[np.ndarray, "vertices 3"],
+    rotation: Float[np.ndarray, "3 3"],
+    eyes: _Eyes,
+) -> tuple[Float[np.ndarray, "rows columns 1+modes 3"], Bool[np.ndarray, "rows columns"]]:
+    """The eyeballs in the scene's light as if there were no lids, and the texels that they cover."""
+    cell, triangle = np.empty(ids.size, dtype=np.int64), np.empty(ids.size, dtype=np.int32)
+    basis, cosine = np.empty((ids.size, 9), dtype=np.float32), np.empty(ids.size, dtype=np.float32)
+    count = head_kernel(ids, eyes.triangles, posed, rotation, cell, triangle, basis, cosine)
+    light = np.maximum(basis[:count] @ scene.lighting.coefficients.numpy(), 1e-3)
+    colours = np.zeros((*ids.shape, *eyes.colours.shape[1:]))
+    colours.reshape(ids.size, *eyes.colours.shape[1:])[cell[:count]] = (
+        eyes.colours[triangle[:count]] * light[:, None]
+    )
+    return colours, ids >= 0
 
 
 @lru_cache(maxsize=4)
