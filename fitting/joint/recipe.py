@@ -53,10 +53,10 @@ Progress = Callable[[str, float], None]
 COMMON = 1.0
 
 # Once a person's skin is known from all photographs together, what is left of a colour's error is the photograph's own
-# and less shared between spots: in the middle of 24 photographs of path-traced heads (ICT), its correlation along the
-# surface leaves 55 independent observations when a round begins and 80 when it ends, 46 against the albedo modes alone.
-# Believed more (100), an expression or a highlight that the model has no word for bends the person's shape. A round
-# begins with the skin that the last one's scenes show.
+# and less shared between spots: its correlation along the surface leaves 55 to 80 independent observations in the
+# middle of 24 photographs of path-traced heads (ICT), 46 against the albedo modes alone; more (250) where smooth light
+# is taken out as well, but believed more (100) it is no better: an expression or a highlight that the model has no word
+# for bends the person's shape. A round begins with the skin that the last one's scenes show; more rounds are no better.
 SKIN_INDEPENDENT = 60.0
 SKIN_PX = 192
 SKIN_SAMPLES = 3000
