@@ -128,3 +128,12 @@ def test_eyes_outside_the_picture_and_models_without_eyeballs_change_nothing() -
 def test_a_fit_brings_the_eyes_along() -> None:
     eyes = {blue: float(fit(observed(scene(-0.5, blue)), model()).scene.albedo[BLUE]) for blue in (-1.0, 3.0)}
     assert eyes[-1.0] < 0 and eyes[3.0] > 1.5
+
+
+def test_a_persons_eyes_have_one_colour_in_all_photographs() -> None:
+    one = scene(-0.5, 3.0)
+    other = replace(one, pose=Pose(torch.tensor([0.0, -0.3, 0.0]), one.pose.translation_mm))
+    joint = fit([observed(one), observed(other)], model())
+    first, second = (result.scene.albedo for result in joint.results)
+    assert bool((first == second).all())
+    assert 1.5 < float(first[BLUE]) < 4.5

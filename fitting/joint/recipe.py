@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from facefit.fitting.detail.stage import solve_offsets
+from facefit.fitting.eyes import with_eye_colour
 from facefit.fitting.inliers import SkinMask
 from facefit.fitting.joint.animation import animatable, animated
 from facefit.fitting.joint.arrow import OfPhotograph
@@ -156,6 +157,8 @@ def together(
             if stage.photometric_px and "identity" in stage.free and len(photos) > 1:
                 scenes, more = by_common_skin(stage, scenes, photos, model)
                 reports += more
+        if first is not None and any("albedo" in stage.free for stage in stages):
+            scenes = with_common_eyes(scenes, photos, model)
         results = [
             finished(scene, model, photo, reports, stages)
             for photo, scene in zip(photos, scenes.each, strict=True)
@@ -208,6 +211,19 @@ def by_common_skin(
         scenes, report = solver.solve(residuals, scenes, again.free, again.name)
         reports.append(report)
     return scenes, reports
+
+
+def with_common_eyes(scenes: Scenes, photos: Sequence[Photo], model: LinearFaceModel) -> Scenes:
+    """The person's eyes are the mean of what the photographs show; one that shows none speaks for the model's mean."""
+    shown = [
+        with_eye_colour(scene, model, photo.whole[max(photo.whole)]).albedo
+        for photo, scene in zip(photos, scenes.each, strict=True)
+        if in_front(scene, model)
+    ]
+    if not shown:
+        return scenes
+    albedo = torch.stack(shown).mean(0)
+    return scenes.replaced([replace(scene, albedo=albedo) for scene in scenes.each])
 
 
 def joint_terms(
