@@ -172,7 +172,8 @@ def _eyes(model: LinearFaceModel) -> _Eyes | None:
         return None
     ball = np.zeros(model.n_vertices, dtype=bool)
     ball[model.topology.regions["eyeballs"]] = True
-    modes = np.abs(model.albedo_basis.numpy()).max(2)
+    # One after the other: a copy of all modes would stay in the process's memory.
+    modes = np.stack([np.abs(mode).max(1) for mode in model.albedo_basis.numpy()])
     own = np.flatnonzero(
         (modes[:, ball].max(1) > ELSEWHERE) & (modes[:, ~ball].max(1, initial=0) < ELSEWHERE)
     )
