@@ -23,6 +23,7 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 # Public name -> module. Imported on first use, so that `import facefit` and `facefit --help` are instant.
 _PUBLIC = {
     "Camera": "facefit.models.camera",
+    "FaceDetector": "facefit.learned_init.detector",
     "FacefitError": "facefit.errors",
     "LinearFaceModel": "facefit.models.face_model",
     "Lighting": "facefit.models.lighting",
