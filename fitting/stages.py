@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from facefit.fitting.detail.stage import DetailSettings
@@ -64,8 +64,14 @@ FAST: tuple[Stage, ...] = (
     Stage("expression", ACT, contour=True, solver=GaussNewton(steps=2, tolerance=1e-2)),
 )
 
+# Where the photograph speaks afterwards, the landmarks need not have their last word first.
+BRIEFLY: tuple[Stage, ...] = tuple(
+    replace(stage, solver=GaussNewton(steps=2, tolerance=1e-2)) if "identity" in stage.free else stage
+    for stage in FAST
+)
+
 STANDARD: tuple[Stage, ...] = (
-    *FAST,
+    *BRIEFLY,
     Stage(
         "light",
         LIGHT,
