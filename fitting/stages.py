@@ -99,7 +99,7 @@ STANDARD: tuple[Stage, ...] = (
         True,
         True,
         photometric_px=128,
-        samples=500,
+        samples=400,
         solver=GaussNewton(steps=2, tolerance=1e-2),
     ),
     # Shape is settled. Colour may follow the photograph more closely than shape could without being bent by it: until
