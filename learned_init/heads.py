@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from facefit.learned_init.draws import Lamp, Sky
@@ -70,8 +70,7 @@ class HeadPainter:
         for part in inside:
             self.scalp[torch.from_numpy(np.asarray(part, np.int64))] = -torch.inf
         self.fields = _fields(mean)
-        mirror = model.topology.mirror
-        self.mirror = torch.arange(len(mean)) if mirror is None else torch.from_numpy(mirror.astype(np.int64))
+        self.warps = _warps(self.fields, model.topology.mirror)
         self.occlusion = self._ambient_occlusion(mean)
 
     def paint(
@@ -198,6 +197,18 @@ def _fields(mean: Float[Tensor, "vertices 3"]) -> Float[Tensor, "vertices fields
     return torch.from_numpy(np.stack(fields, 1)).float()
 
 
+def _warps(
+    fields: Float[Tensor, "vertices fields"], mirror: Int[np.ndarray, "vertices"] | None
+) -> dict[int, Float[Tensor, "vertices both"]]:
+    """The fields of each of `WARP_MM`'s groups, by its first: what is alike on both sides, what is not."""
+    found = {}
+    for start, _ in WARP_MM:
+        one = fields[:, start : start + FIELDS_EACH]
+        other = one if mirror is None else one[torch.from_numpy(mirror.astype(np.int64))]
+        found[start] = torch.cat([one + other, one - other], 1) / 2**0.5
+    return found
+
+
 def draw_warp(painter: HeadPainter, rng: np.random.Generator) -> Float[Tensor, "vertices 3"]:
     """A smooth displacement that no mode of the model says, mm: real heads lie outside every model's space.
 
@@ -206,15 +217,12 @@ def draw_warp(painter: HeadPainter, rng: np.random.Generator) -> Float[Tensor, "
     mean = painter.model.mean
     found = (mean - mean.mean(0)) * torch.from_numpy(rng.normal(size=3) * STRETCH).float()
     for start, largest in WARP_MM:
-        fields = painter.fields[:, start : start + FIELDS_EACH]
-        other = fields[painter.mirror]
-        even, odd = (fields + other) / 2**0.5, (fields - other) / 2**0.5
         weights = rng.normal(size=(2, FIELDS_EACH, 3)) * rng.uniform(0, largest) / FIELDS_EACH**0.5
         # A symmetric displacement is odd in x and even in y and z.
-        alike, unlike = torch.from_numpy(weights).float()
-        side = torch.tensor([1.0, 0.0, 0.0])
-        found = found + (odd @ alike) * side + (even @ alike) * (1 - side)
-        found = found + UNLIKE * ((even @ unlike) * side + (odd @ unlike) * (1 - side))
+        alike, unlike = weights[0], UNLIKE * weights[1]
+        even = np.concatenate([unlike[:, :1], alike[:, 1:]], 1)
+        odd = np.concatenate([alike[:, :1], unlike[:, 1:]], 1)
+        found += painter.warps[start] @ torch.from_numpy(np.concatenate([even, odd])).float()
     return found
 
 
