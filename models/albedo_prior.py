@@ -39,7 +39,7 @@ HAIR_WARMTH = np.array([0.10, 0.065, 0.035])
 STUBBLE = np.array([0.09, 0.08, 0.08])
 SCLERA, PUPIL = np.array([0.52, 0.44, 0.40]), np.array([0.008, 0.008, 0.008])
 # Lids and lashes shade the whole eye, by this share of its colour; irises are darker or lighter, browner or bluer.
-EYE_SHADE_SIGMA, IRIS_LIGHTER_SIGMA = 0.4, 0.35
+EYE_SHADE_SIGMA, IRIS_LIGHTER_SIGMA = 0.18, 0.35
 IRIS, IRIS_BLUER = np.array([0.075, 0.055, 0.042]), np.array([0.012, 0.025, 0.038])
 BROW_COVER, BROW_COVER_SIGMA = 0.45, 0.25
 STUBBLE_COVER_SIGMA = 0.3

@@ -66,12 +66,14 @@ def without_eyes(truth: Scene) -> Scene:
     return replace(truth, albedo=straight.albedo, expression=straight.expression)
 
 
-@pytest.mark.parametrize("shade", [-1.2, 0.6])
+@pytest.mark.parametrize("shade", [-2.5, 1.3])
 @pytest.mark.parametrize("blue", [-1.0, 0.0, 1.5, 3.0])
 def test_the_eyes_of_a_rendering_come_back(shade: float, blue: float) -> None:
     truth = scene(shade, blue)
     found = with_eye_colour(without_eyes(truth), model(), level_of(observed(truth)))
-    np.testing.assert_allclose(found.albedo[[SHADE, BLUE]], [shade, blue], atol=0.6)
+    # A deviation of shade is 18 % of the eye's brightness.
+    assert abs(float(found.albedo[SHADE]) - shade) < 0.9
+    assert abs(float(found.albedo[BLUE]) - blue) < 0.6
 
 
 @pytest.mark.parametrize("blue", [-1.0, 3.0])

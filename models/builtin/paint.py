@@ -44,7 +44,7 @@ TOOTH_ROWS = np.array([1.0, 1.0, 0.85, 0.5, 0.42, 0.3, 0.3])
 # the whole eye lies deeper or less deep in the shade of lids and lashes (ours). A fit sees both
 # (`facefit.fitting.eyes`).
 IRIS, IRIS_BLUER = np.array([0.046, 0.033, 0.024]), np.array([0.012, 0.020, 0.028])
-EYE_SHADE = 0.4
+EYE_SHADE = 0.18
 # A white eye reflects more; lids and lashes keep the light from it (ours).
 SCLERA = np.array([0.40, 0.36, 0.34])
 
