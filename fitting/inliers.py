@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import label, uniform_filter
 
 from facefit.fitting.pyramid import PyramidLevel
 from facefit.fitting.residuals.landmarks import landmark_covariance
@@ -16,6 +16,8 @@ from facefit.observation import Observation
 AROUND_LANDMARK = 5
 # A detector's guess of a landmark that it cannot see is worth something: four times its sigma.
 HIDDEN_SIGMA = 4.0
+# A patch at the top of the face, cut off from the rest and smaller than this share of it, is hair of skin's colour.
+PATCH = 0.15
 # With less of the face explained than this, it is the explanation that is wrong (or there is no face).
 FEWEST = 0.2
 
@@ -43,15 +45,34 @@ class SkinMask:
         return self.share >= FEWEST
 
     def at_photo(self, height: int, width: int) -> Bool[np.ndarray, "height width"]:
-        """False where the face is hidden, at the photograph's own size; True outside the crop."""
+        """False where the face is hidden, at the photograph's own size; True outside the crop.
+
+        Nor is a small patch believed that only hair could reach, beyond what hides the face.
+        """
         seen = np.ones((height, width), dtype=bool)
         side = np.array(self.shown.shape[::-1]) / self.scale
         left, top = np.maximum(self.origin, 0).astype(int)
         right, bottom = np.minimum(np.ceil(self.origin + side), [width, height]).astype(int)
         across = (np.arange(left, right) + 0.5 - self.origin[0]) * self.scale
         down = (np.arange(top, bottom) + 0.5 - self.origin[1]) * self.scale
-        seen[top:bottom, left:right] = self._between(down, across) > 0.5
+        seen[top:bottom, left:right] = (
+            replace(self, shown=self._without_patches())._between(down, across) > 0.5
+        )
         return seen
+
+    def _without_patches(self) -> Float[np.ndarray, "rows columns"]:
+        pieces, count = label((self.shown > 0.5) & self.face)
+        if count < 2:
+            return self.shown
+        size = np.bincount(pieces.ravel())[1:]
+        top = self.face.argmax(0)
+        patches = []
+        for number in np.flatnonzero(size < PATCH * size.max()) + 1:
+            columns = np.flatnonzero((pieces == number).any(0))
+            highest = (pieces[:, columns] == number).argmax(0)
+            if (highest <= top[columns] + 1).mean() > 0.5:
+                patches.append(number)
+        return np.where(np.isin(pieces, patches), 0.0, self.shown)
 
     def on(self, level: PyramidLevel) -> PyramidLevel:
         """A level of the same photograph without the texels where the face is hidden."""

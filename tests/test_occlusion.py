@@ -193,3 +193,20 @@ def test_a_face_hidden_altogether_is_said_to_be(flat: bool) -> None:
     if not flat:
         assert result.verdict.grade == "poor" and "mask leaves only 0 %" in result.verdict.sentence
     assert "nan" not in result.verdict.sentence
+
+
+def test_a_small_patch_beyond_what_hides_the_face_is_not_believed() -> None:
+    """Hair of skin's colour above a masked fringe; but what shows through a lens, cut off as well, is."""
+    face = np.zeros((40, 40), dtype=bool)
+    face[4:36, 8:32] = True
+    shown = face.astype(float)
+    shown[6:14] = 0.0  # a fringe, two rows of hair above it
+    shown[18:26, 12:20] = 0.0  # a frame
+    shown[20:24, 14:18] = 1.0  # and its lens
+    seen = SkinMask(face, np.where(face, shown, 1.0), 1.0, np.zeros(2)).at_photo(40, 40)
+    assert not seen[4:14, 8:32].any()
+    assert seen[20:24, 14:18].all() and seen[28:36, 8:32].all()
+    # A larger piece is a forehead.
+    shown[6:12] = 1.0
+    forehead = SkinMask(face, np.where(face, shown, 1.0), 1.0, np.zeros(2)).at_photo(40, 40)
+    assert forehead[4:12, 8:32].all()
