@@ -213,19 +213,21 @@ def memory_added_mb(call: Callable[[], object]) -> float | None:
     """How much more the process holds after a call, or during it where that was its highest ever."""
     # What was left behind before must not be swept up, and counted, during the call.
     gc.collect()
-    before, highest = resident_mb(), peak_memory_mb()
+    before, highest = held_mb(), peak_memory_mb()
     call()
-    after, peak = resident_mb(), peak_memory_mb()
+    after, peak = held_mb(), peak_memory_mb()
     if before is None or after is None or highest is None or peak is None:
         return None
-    return max(0.0, (peak if peak > highest else after) - before)
+    kept = after["RssAnon"] - before["RssAnon"]
+    return max(0.0, kept, peak - before["VmRSS"] if peak > highest else 0.0)
 
 
-def resident_mb() -> float | None:
-    """What the process holds now; None where the system does not tell."""
+def held_mb() -> dict[str, float] | None:
+    """What the process holds: all of it (VmRSS), and what is its own (RssAnon); None where no system tells.
+
+    The rest are pages of files, libraries above all, which the system drops and reads again as it likes.
+    """
     if not sys.platform.startswith("linux"):
         return None
-    import resource
-
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+    said = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {name: int(said[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon")}
