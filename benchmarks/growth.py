@@ -6,7 +6,6 @@ Processor time, of calls in turns: what else runs on the machine then slows all 
 from __future__ import annotations
 
 import gc
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ from jaxtyping import Float, Int
 
 from facefit.benchmarks.pictures import draw_scene, photograph
 from facefit.benchmarks.run import Row
-from facefit.benchmarks.timing import peak_memory_mb
+from facefit.benchmarks.timing import held_mb
 
 # Faces drawn, their size in pixels, and samples enough for every pixel that shows one at that size.
 FACES, PX, ALL_PIXELS = 3, 256, 32000
@@ -213,21 +212,10 @@ def memory_added_mb(call: Callable[[], object]) -> float | None:
     """How much more the process holds after a call, or during it where that was its highest ever."""
     # What was left behind before must not be swept up, and counted, during the call.
     gc.collect()
-    before, highest = held_mb(), peak_memory_mb()
+    before = held_mb()
     call()
-    after, peak = held_mb(), peak_memory_mb()
-    if before is None or after is None or highest is None or peak is None:
+    after = held_mb()
+    if before is None or after is None:
         return None
-    kept = after["RssAnon"] - before["RssAnon"]
-    return max(0.0, kept, peak - before["VmRSS"] if peak > highest else 0.0)
-
-
-def held_mb() -> dict[str, float] | None:
-    """What the process holds: all of it (VmRSS), and what is its own (RssAnon); None where no system tells.
-
-    The rest are pages of files, libraries above all, which the system drops and reads again as it likes.
-    """
-    if not sys.platform.startswith("linux"):
-        return None
-    said = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return {name: int(said[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon")}
+    peak = after["VmHWM"] if after["VmHWM"] > before["VmHWM"] else 0.0
+    return max(0.0, after["RssAnon"] - before["RssAnon"], peak - before["VmRSS"])
