@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +45,6 @@ def train(
     """Train the networks of a face model: the first look, which finds the face's points and a start for the fit, then
     the closer look, which corrects a first fit's points. Hours on a CPU, to be stopped and resumed at will.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from facefit.learned_init.closer_train import CloserTraining
     from facefit.learned_init.closer_weights import closer_name
     from facefit.learned_init.shards import draw_in_background

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -140,6 +141,17 @@ def test_the_command_line_answers_before_anything_heavy_is_imported(arguments: l
 
 def test_importing_facefit_imports_nothing_heavy() -> None:
     assert heavy_imports_of("import facefit; facefit.NoFaceFound") == "[]"
+
+
+@pytest.mark.parametrize(("own", "then"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_without_spinning_unless_the_user_says_otherwise(own: str | None, then: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if own is None else {"OMP_WAIT_POLICY": own}
+    code = "import facefit, os; print(os.environ['OMP_WAIT_POLICY'])"
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert told.stdout.strip() == then
 
 
 def heavy_imports_of(code: str) -> str:
