@@ -80,6 +80,11 @@ class Observation:
         if self.mask is not None and self.mask.shape != self.image.shape[:2]:
             raise ValueError(f"a mask of {self.mask.shape} on an image of {self.image.shape[:2]}")
 
+    def __repr__(self) -> str:
+        name = "" if self.path is None else f" {self.path.name}"
+        points = "no landmarks" if self.landmarks is None else f"landmarks by {self.landmarks_by}"
+        return f"<Observation{name}: {self.width} x {self.height} px, {points}>"
+
     @property
     def width(self) -> int:
         return int(self.image.shape[1])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 
 import torch
 from jaxtyping import Bool, Float, Int
+from PIL import Image
 from torch import Tensor
 
 from facefit.mesh import vertex_normals
@@ -42,6 +44,18 @@ class Picture:
     @property
     def triangle(self) -> Int[Tensor, "height width"]:
         return self.fragments.triangle
+
+    def __repr__(self) -> str:
+        height, width, _ = self.color.shape
+        share = 100 * float(self.covered.float().mean())
+        return f"<Picture {width} x {height} px, {share:.0f} % of them face>"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        stream = BytesIO()
+        pixels = (self.color.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
+        Image.fromarray(pixels.cpu().numpy()).save(stream, "PNG")
+        return stream.getvalue()
 
 
 def project(scene: Scene, points_model: Float[Tensor, "points 3"]) -> Float[Tensor, "points 2"]:

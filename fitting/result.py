@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -134,9 +135,7 @@ class FitResult:
         yaw, pitch, roll = self.scene.pose.yaw_pitch_roll_deg()
         lines = [
             self.status.value,
-            f"landmarks {100 * self.landmark_error:.1f} % of the eye distance; colour RMS "
-            f"{255 * self.photometric_rms:.1f} grey levels (start {255 * self.photometric_rms_start:.1f}); "
-            f"{100 * self.pixels_used:.0f} % of face pixels used; {1000 * self.seconds:.0f} ms",
+            self._figures(),
             f"head turned {yaw:+.0f} deg, pitch {pitch:+.0f}, roll {roll:+.0f}; field of view "
             f"{self.scene.camera.field_of_view_deg:.0f} deg ({self.scene.camera.focal_source})",
             f"model {self.model.name} ({self.model.source.licence}, {self.model.source.licence_class})"
@@ -146,3 +145,20 @@ class FitResult:
             lines.append(in_words(self.part_sigma_mm))
         lines.append(f"verdict: {self.verdict.sentence}")
         return "\n".join([*lines, *self.warnings])
+
+    def _figures(self) -> str:
+        """How well landmarks and colours are explained, where they were used, and the time it took."""
+        figures = []
+        if math.isfinite(self.landmark_error):
+            figures.append(f"landmarks off by {100 * self.landmark_error:.1f} % of the eye distance")
+        if math.isfinite(self.photometric_rms):
+            rms, start = 255 * self.photometric_rms, 255 * self.photometric_rms_start
+            figures.append(f"colour RMS {rms:.1f} grey levels (start {start:.1f})")
+            figures.append(f"{100 * self.pixels_used:.0f} % of face pixels used")
+        return "; ".join([*figures, f"{1000 * self.seconds:.0f} ms"])
+
+    def __repr__(self) -> str:
+        """One line: what a notebook shows of a result must not be all its tensors."""
+        path = self.observation.path
+        of = "" if path is None else f" of {path.name}"
+        return f"<FitResult{of}, model {self.model.name}: {self.status.value}>"

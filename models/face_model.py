@@ -105,6 +105,11 @@ class LinearFaceModel:
         self._check_topology()
         self._check_unit()
 
+    def __repr__(self) -> str:
+        modes = f"{self.n_identity} identity, {self.n_expression} expression, {self.n_albedo} albedo modes"
+        terms = f"{self.source.licence}, {self.source.licence_class}"
+        return f"<LinearFaceModel {self.source.name} ({terms}): {self.n_vertices} vertices; {modes}>"
+
     def _check_topology(self) -> None:
         vertices, topology = len(self.mean), self.topology
         if len(topology.triangles) == 0 or not _indexes(topology.triangles, vertices):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 
+import numpy as np
 import pytest
 import torch
 from contracts import SMOOTH_BLOCKS, central_difference
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 from toy import in_double, toy_model, toy_scene
 
@@ -52,6 +55,13 @@ def test_outside_the_face_the_picture_is_empty(scene: Scene, model: LinearFaceMo
     for layer in (picture.color, picture.albedo, picture.irradiance, picture.normals):
         assert not layer[outside].any()
     assert bool(torch.isinf(picture.depth[outside]).all()) and bool((picture.triangle[outside] == -1).all())
+
+
+def test_a_notebook_shows_the_colours(scene: Scene, model: LinearFaceModel) -> None:
+    picture = render(scene, model)
+    shown = np.asarray(Image.open(BytesIO(picture._repr_png_())))
+    assert shown.shape == picture.color.shape
+    assert np.abs(shown / 255 - picture.color.clamp(0, 1).numpy()).max() < 0.51 / 255
 
 
 def test_normals_are_unit_and_face_the_camera(scene: Scene, model: LinearFaceModel) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from toy import observe, toy_model, toy_scene
 
 from facefit.fitting.result import FitResult, StageReport, Status
+from facefit.picture import render
 
 
 def result(*statuses: Status) -> FitResult:
@@ -63,3 +65,17 @@ def test_the_summary_survives_numbers_that_do_not_apply() -> None:
     lines = result().summary().splitlines()
     assert lines[0] == Status.NOTHING_TO_FIT.value and len(lines) == 5
     assert lines[4].startswith("verdict: poor")
+    assert "nan" not in lines[1] and lines[1].endswith(" ms")
+
+
+def test_what_a_notebook_shows_is_a_line_with_a_name_not_every_number() -> None:
+    found = result(Status.CONVERGED)
+    named = replace(found, observation=replace(found.observation, path=Path("folder/me.jpg")))
+    for shown, words in (
+        (repr(found), Status.CONVERGED.value),
+        (repr(named), "me.jpg"),
+        (repr(named.observation), f"{named.observation.width} x {named.observation.height} px"),
+        (repr(found.model), f"{found.model.n_vertices} vertices"),
+        (repr(render(found.scene, found.model)), "% of them face"),
+    ):
+        assert words in shown and len(shown) < 200 and "\n" not in shown
