@@ -28,7 +28,7 @@ from facefit.learned_init.draws import (
     draw_turn,
     off_axis,
 )
-from facefit.learned_init.heads import Hair, HeadPainter, blotches, draw_warp
+from facefit.learned_init.heads import Hair, HeadPainter, View
 from facefit.learned_init.points import DensePoints, dense_points
 from facefit.learned_init.rim import Rim
 from facefit.learned_init.surroundings import (
@@ -97,7 +97,7 @@ class Synthesizer:
         self.turn = turn
         self.points: DensePoints = dense_points(model)
         self.painter = HeadPainter(model)
-        self.identity_at_points = self.points.gather(model, model.identity_basis)
+        self.identity_at_points = self.points.gather(model, model.identity_basis).flatten(1)
         self.middle = self.points.gather(model, model.mean).mean(0)
         self.rim = Rim(model)
         self.tones = draw_tones(model, TONES, np.random.default_rng(17))
@@ -112,9 +112,9 @@ class Synthesizer:
             vertices = model.vertices(
                 torch.from_numpy(identity).float(), torch.from_numpy(expression).float()
             )
-            neutral = torch.einsum("m,mpc->pc", torch.from_numpy(identity).float(), self.identity_at_points)
+            neutral = (torch.from_numpy(identity).float() @ self.identity_at_points).reshape(-1, 3)
             if rng.random() < WARPED:
-                warp = draw_warp(self.painter, rng)
+                warp = torch.from_numpy(self.painter.fields.warp(rng))
                 vertices, neutral = vertices + warp, neutral + self.points.gather(model, warp)
             points = self.points.gather(model, vertices).double().numpy()
             turn, distance = self.turn(rng), draw_distance(rng)
@@ -154,31 +154,29 @@ class Synthesizer:
     ) -> tuple[UInt8[np.ndarray, "size size 3"], Float[np.ndarray, "9 3"], str]:  # fmt: skip
         lamps, sky = draw_light(rng)
         hair, tone = draw_hair(rng)
-        colors = (self.model.albedo(torch.from_numpy(albedo).float()) * blotches(self.painter, rng)).clamp(
-            0.01, 0.95
-        )
-        offset = crop.apply(np.zeros(2))
-        crop_from_ray = np.concatenate([FOCAL_PX * crop.scale * crop.turn, offset[:, None]], 1)
+        even = self.model.albedo(torch.from_numpy(albedo).float()).numpy()
+        colors = np.clip(even.T * self.painter.fields.blotches(rng), 0.01, 0.95)
+        upright = np.eye(3)
+        upright[:2, :2] = crop.turn
+        view = View(upright @ turn, upright @ translation, FOCAL_PX * crop.scale, crop.apply(np.zeros(2)))
         gloss = (
             (0.0, 1.0) if rng.random() < 0.3 else (float(rng.uniform(0.02, 0.4)), float(rng.uniform(5, 60)))
         )
-        head = self.painter.paint(
-            vertices, colors, turn, translation, crop_from_ray, SIZE_PX, lamps, sky, gloss, hair
-        )
+        head = self.painter.paint(vertices.numpy(), colors, view, SIZE_PX, lamps, sky, gloss, hair)
         marks = crop.apply(photo[:68])
-        level = self._exposure(head.color.numpy(), head.cover.numpy(), rng)
+        color, cover = head.color.transpose(1, 2, 0), head.cover
+        level = self._exposure(color, cover, rng)
         picture = behind_head(background(SIZE_PX, rng), marks, tone if hair is not None else None, rng)
-        cover = head.cover.numpy()[..., None]
-        picture = mouth(picture, marks, 1 - cover[..., 0], rng)
-        lit = head.color.numpy() * level
+        picture = mouth(picture, marks, 1 - cover, rng)
+        lit = color * level
         if hair is not None:
-            lit = lit * np.exp(0.35 * head.hair.numpy() * grain(SIZE_PX, 5, rng))[..., None]
-        picture = lit + (1 - cover) * picture
+            lit = lit * np.exp(0.35 * head.hair * grain(SIZE_PX, 5, rng))[..., None]
+        picture = lit + (1 - cover[..., None]) * picture
         eyes = float(np.linalg.norm(marks[36] - marks[45]))
         if rng.random() < BROWED and eyes > BOTH_BROWS_SEEN * np.linalg.norm(marks[27] - marks[8]):
             picture = brows(picture, marks, tone, eyes, rng)
         occluder = str(rng.choice(list(OCCLUDERS), p=list(OCCLUDERS.values())))
-        skin = np.median(colors.numpy()[self.model.topology.region("face")[::11]], 0) * level
+        skin = np.median(colors[:, self.model.topology.region("face")[::11]], 1) * level
         picture = occlude(picture, marks, occluder, skin, tone, rng)
         return finish(picture, rng), level * harmonics_of(lamps, sky), occluder
 
