@@ -8,6 +8,7 @@ Exit codes: 0 fitted, 1 the fit failed, 2 wrong usage, 3 no face, 4 unreadable i
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import json
 import os
@@ -44,6 +45,7 @@ class FrontDoor(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.list_commands(ctx), "--help", "-h", "--version"):
+            _mistyped(args[0])
             args = ["fit", *args]
         return super().parse_args(ctx, args)
 
@@ -79,6 +81,13 @@ class FrontDoor(click.Group):
         fit_photos.format_help(click.Context(fit_photos, info_name=ctx.info_name), formatter)
 
 
+def _mistyped(word: str) -> None:
+    """Refuse what is neither a photograph nor a command but nearly one."""
+    near = difflib.get_close_matches(word, GROUPS, n=1)
+    if near and not Path(word).exists():
+        raise click.UsageError(f"no such file or command: {word}; did you mean `facefit {near[0]}`?")
+
+
 def _face_choice(ctx: click.Context, param: click.Parameter, value: str) -> str | int:
     if value in ("largest", "all"):
         return value
@@ -103,7 +112,7 @@ Other commands:
 
 \b
 Exit codes: 0 fitted, 1 the fit failed, 2 wrong usage, 3 no face found,
-4 input unreadable or output unwritable, 5 face model missing or invalid.""",
+4 input unreadable or output unwritable, 5 face model missing or invalid, 130 interrupted.""",
 )
 @click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Output folder "
@@ -175,7 +184,8 @@ class Request:
             other = folders.setdefault(self.folder(photo, 1), photo)
             if other is not photo:
                 raise click.UsageError(
-                    f"{other} and {photo} would both be written to {self.folder(photo, 1)}"
+                    f"{other} and {photo} would both be written to {self.folder(photo, 1)}: "
+                    "fit them one at a time, with -o"
                 )
 
     def person_folder(self, photos: tuple[Path, ...]) -> Path:

@@ -99,7 +99,13 @@ def detector_for(
     """
     if landmarks is None or landmarks == "dlib":
         return FaceDetector(model)
-    return NetworkDetector(model) if landmarks == "facefit" else None
+    if landmarks == "facefit":
+        return NetworkDetector(model)
+    if not Path(landmarks).exists():
+        raise UnreadableInput(
+            f"no landmarks by {str(landmarks)!r}: it is neither 'dlib', 'facefit' nor a file that exists"
+        )
+    return None
 
 
 def reconstruct(

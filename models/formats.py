@@ -5,6 +5,7 @@ Loaders are imported where they are needed: h5py and parts of scipy take longer 
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,11 @@ def _load(name_or_path: str | Path) -> LinearFaceModel:
     if path.is_dir():
         return _folder(path)
     if not path.exists():
+        near = difflib.get_close_matches(str(name_or_path), registry.names(), n=1)
         raise ModelFileError(
             f"no face model {str(name_or_path)!r}: it is neither one of {', '.join(registry.names())} nor a "
-            "file that exists; `facefit models` lists what is installed"
+            f"file that exists; {f'did you mean {near[0]!r}? ' if near else ''}"
+            "`facefit models` lists what is installed"
         )
     return _file(path)
 

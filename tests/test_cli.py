@@ -172,6 +172,8 @@ def test_the_current_folder_is_never_replaced(run: Run, fitting: list[str]) -> N
         (["a.jpg", "--face", "all", "--landmarks", "a.pts"], "one face of one photograph"),
         (["a.jpg", "b.jpg", "--mask", "m.png"], "belongs to one photograph"),
         (["x/a.jpg", "y/a.png"], "would both be written"),
+        (["model"], "did you mean `facefit models`?"),
+        (["modles", "list"], "did you mean `facefit models`?"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_names_the_fault(run: Run, args: list[str], said: str) -> None:
@@ -184,6 +186,15 @@ def test_a_missing_model_ends_with_5_before_any_photograph(run: Run) -> None:
     result = run("a.jpg", "--model", "none")
     assert result.exit_code == 5
     assert result.stderr.count("facefit: ") == 1
+
+
+def test_what_is_nearly_a_name_is_told_from_a_missing_file(run: Run, toy: dict[str, str]) -> None:
+    assert "did you mean 'builtin'?" in run("a.jpg", "--model", "biltin").stderr
+    assert "did you mean" not in run("a.jpg", "--model", "mine.npz").stderr
+    Path("model").write_text("")
+    assert "is not a photograph" in run("model", "--model", toy["model"]).stderr
+    result = run(toy["photo"], "--model", toy["model"], "--landmarks", "dlip")
+    assert result.exit_code == 4 and "neither 'dlib', 'facefit' nor a file" in result.stderr
 
 
 def test_options_may_come_before_the_photograph(run: Run, fitting: list[str]) -> None:
