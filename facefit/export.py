@@ -157,6 +157,8 @@ def _npz(result: FitResult) -> bytes:
 def _glb(result: FitResult, texture: Texture, described: dict[str, Any]) -> bytes:
     chosen = ("facefit", "model", "pose", "parameters", "scale")
     extras = {name: described[name] for name in chosen}
+    # Whose they are limits what the file may be used for, as the model does; their places do not belong here.
+    extras["landmarks"] = {name: described["landmarks"][name] for name in ("by", "licence_class")}
     return face_glb(result, texture, extras)
 
 

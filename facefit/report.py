@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +13,7 @@ from string import Template
 
 import facefit
 from facefit.atomic import write_atomically
-from facefit.fitting.result import FitResult
+from facefit.fitting.result import FitResult, Status
 from facefit.fitting.verdict import BAD_LANDMARKS
 from facefit.on_cpu import on_cpu
 from facefit.overlay import layers
@@ -54,7 +55,8 @@ def report_html(result: FitResult, texture: Texture | None = None) -> str:
         js=_asset("report_viewer.js") + _asset("report_page.js"),
         # In a script element "</script>" would end it, wherever it stands.
         data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
-        verdict=escape(verdict(result)),
+        grade=result.verdict.grade,
+        verdict=escape(typeset(verdict(result))),
         warnings=_warnings(result),
         figures=key_figures(result),
         compare=compare(result, layers(result)),
@@ -71,19 +73,27 @@ def report_html(result: FitResult, texture: Texture | None = None) -> str:
 
 
 def verdict(result: FitResult) -> str:
-    """How the fit ended, how far it can be trusted and why, and how well it sits."""
-    told = f"{result.status.value} It is {result.verdict.sentence}."
+    """What stands beside the grade: what speaks against the fit, how well it sits, and an end out of the ordinary."""
+    reasons = "; ".join(result.verdict.reasons) or "nothing speaks against this fit"
+    told = [f"{reasons[0].upper()}{reasons[1:]}."]
     # Of points far off the verdict has told already.
-    if not result.landmark_error <= BAD_LANDMARKS:
-        return told
-    points = f"{100 * result.landmark_error:.1f} % of the eye distance from the detected ones"
-    return f"{told} The fitted points lie {points}."
+    if result.landmark_error <= BAD_LANDMARKS:
+        share = f"{100 * result.landmark_error:.1f} % of the eye distance"
+        told.append(f"The fitted points lie {share} from the detected ones.")
+    if result.status not in (Status.CONVERGED, Status.STEPS_USED, Status.NO_DESCENT):
+        told.append(result.status.value)
+    return " ".join(told)
+
+
+def typeset(text: str) -> str:
+    """A sentence of a terminal as a page has it: plus-minus signs, and no line broken between number and unit."""
+    return re.sub(r"(\d) (%|mm|px|degrees)", "\\1\N{NO-BREAK SPACE}\\2", text.replace("+-", "±"))
 
 
 def _warnings(result: FitResult) -> str:
     if not result.warnings:
         return ""
-    items = "".join(f"<li>{escape(warning)}</li>" for warning in result.warnings)
+    items = "".join(f"<li>{escape(typeset(warning))}</li>" for warning in result.warnings)
     return f'<ul class="warnings" role="note">{items}</ul>'
 
 

@@ -16,9 +16,17 @@ _FOCAL = {
     "optimised": "found by the fit",
 }
 
+_NOT_COMMERCIAL = "not for commercial use"
+
+_LANDMARKS = {
+    "dlib": f"by dlib's file – {_NOT_COMMERCIAL}",
+    "facefit": "by facefit's own network – free, also commercially",
+    "given": "as given",
+}
+
 _ALLOWED = {
     "free": "free, also commercially",
-    "non-commercial": "not for commercial use",
+    "non-commercial": _NOT_COMMERCIAL,
     "academic": "academic use only, by agreement",
 }
 
@@ -86,6 +94,7 @@ def model_table(result: FitResult) -> str:
             ("Face model", model.source.name),
             ("Licence", f"{model.source.licence} – {_ALLOWED[model.source.licence_class]}"),
             ("Source", model.source.citation),
+            ("Landmarks", _LANDMARKS[result.observation.landmarks_by]),
             ("File (SHA-256)", model.source.sha256),
             ("Mesh", f"{model.n_vertices:,} vertices, {len(model.topology.triangles):,} triangles"),
             ("Modes", modes),

@@ -101,6 +101,7 @@
       head.surface(looks.indexOf(name));
       if (name === "clay" || name === "doubt") setLamp("lamp");
       byId("doubt-scale").hidden = name !== "doubt";
+      byId("hint").hidden = name === "doubt";
       head.draw();
     };
     if (data.scene.doubt) {

@@ -31,7 +31,10 @@ _BACKDROP = np.array([223, 219, 211], np.uint8)
 # Layer -> its name on the button and what it shows.
 LAYERS = {
     "overlay": ("Overlay", "The fitted face, drawn over the photograph."),
-    "albedo": ("Albedo", "The colour of the skin without any light."),
+    "albedo": (
+        "Albedo",
+        "The skin without the light. How light the one, how strong the other, a photograph hardly tells.",
+    ),
     "shading": ("Shading", "The light alone, on a grey surface."),
     "error": ("Error", "Difference in colour: black is none, pale yellow a quarter of the range or more."),
 }

@@ -9,7 +9,7 @@ import facefit
 from facefit.export import neutral_obj, write_results
 from facefit.fitting.joint.result import JointResult
 from facefit.on_cpu import on_cpu
-from facefit.result_json import FORMAT, SCALE_STATEMENT, encode_json, result_dict
+from facefit.result_json import FORMAT, LANDMARK_LICENCE, SCALE_STATEMENT, encode_json, result_dict
 
 
 def write_together(joint: JointResult, folder: Path) -> list[tuple[str, str]]:
@@ -65,6 +65,8 @@ def together_dict(joint: JointResult) -> dict[str, Any]:
                     "file": joint.name(index),
                     "folder": name,
                     "strangeness": value,
+                    "landmarks_by": result.observation.landmarks_by,
+                    "landmarks_licence_class": LANDMARK_LICENCE[result.observation.landmarks_by],
                     "landmark_error_of_outer_eye_distance": result.landmark_error,
                     "photometric_rms": result.photometric_rms,
                 }

@@ -12,6 +12,7 @@ import pytest
 from export_toy import toy_result
 from PIL import Image
 
+from facefit.detection import LandmarkSource
 from facefit.errors import FacefitError, UnreadableInput
 from facefit.export import export, write_results
 from facefit.fitting.result import FitResult
@@ -63,6 +64,23 @@ def test_the_mesh_names_its_material_and_the_material_its_texture(folder: Path) 
 
 def test_the_json_is_strict(folder: Path) -> None:
     json.loads((folder / "result.json").read_text("utf-8"), parse_constant=lambda name: pytest.fail(name))
+
+
+@pytest.mark.parametrize(("by", "terms"), [("dlib", "non-commercial"), ("facefit", "free")])
+def test_whose_landmarks_were_used_and_their_terms_are_in_every_file_that_names_the_models(
+    result: FitResult, tmp_path: Path, by: LandmarkSource, terms: str
+) -> None:
+    named = replace(result, observation=replace(result.observation, landmarks_by=by))
+    write_results(named, tmp_path, texture_size=32)
+    told = json.loads((tmp_path / "result.json").read_text("utf-8"))["landmarks"]
+    glb = (tmp_path / "face.glb").read_bytes()
+    document = json.loads(glb[20 : 20 + int.from_bytes(glb[12:16], "little")])
+    (scene,) = document["scenes"]
+    assert scene["extras"]["model"]["licence_class"] == "free"
+    assert scene["extras"]["landmarks"] == {"by": by, "licence_class": terms}
+    assert (told["by"], told["licence_class"]) == (by, terms)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert ("not for commercial use" in page) == (terms == "non-commercial")
 
 
 def test_the_overlay_has_the_photographs_size_and_changes_only_the_face(result: FitResult) -> None:

@@ -15,9 +15,9 @@ import pytest
 from export_toy import toy_result
 
 from facefit.errors import UnreadableInput
-from facefit.fitting.result import FitResult
+from facefit.fitting.result import FitResult, Status
 from facefit.mesh import split_seams
-from facefit.report import report, report_html
+from facefit.report import report, report_html, typeset, verdict
 from facefit.report_numbers import turned_in_words
 from facefit.report_pictures import head_views
 from facefit.report_scene import viewer_scene
@@ -157,6 +157,17 @@ def test_readers_without_webgl_see_the_head_in_four_views(result: FitResult, tex
         covered = (quarter != quarter[0, 0]).any(2)
         assert 0.1 < covered.mean() < 0.8
     assert not np.array_equal(quarters[0], quarters[1])
+
+
+def test_the_grade_and_an_unusual_end_are_on_top(result: FitResult, texture: Texture) -> None:
+    top = report_html(result, texture).split("<main>")[0]
+    assert f'class="grade {result.verdict.grade}"' in top and Status.CONVERGED.value not in top
+    lost = replace(result, stages=(replace(result.stages[-1], status=Status.NOT_FINITE),))
+    assert 'class="grade poor"' in report_html(lost, texture) and "infinite or NaN" in verdict(lost)
+
+
+def test_sentences_of_a_terminal_are_set_as_on_a_page() -> None:
+    assert typeset("off by +-2.1 mm, 5 % of 40 px") == "off by ±2.1\xa0mm, 5\xa0% of 40\xa0px"
 
 
 def test_where_a_head_looks_is_said_without_signs() -> None:

@@ -82,6 +82,7 @@ def test_a_folder_for_the_person_and_one_in_it_for_each_photograph(
     assert (folder / "a" / "mesh.obj").exists()
     told = json.loads((folder / "result.json").read_text())
     assert [one["folder"] for one in told["photographs"]["used"]] == ["a", "b"]
+    assert {one["landmarks_licence_class"] for one in told["photographs"]["used"]} == {"as given"}
     assert [one["file"] for one in told["photographs"]["left_out"]] == ["nobody.png"]
     own = json.loads((folder / "a" / "result.json").read_text())
     assert told["person"]["identity"]["value"] == own["identity"]
