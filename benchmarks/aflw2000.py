@@ -48,10 +48,6 @@ class Label:
         width, height = np.ptp(self.points[:, :2], axis=0)
         return math.sqrt(float(width) * float(height))
 
-    @property
-    def scored_for_pose(self) -> bool:
-        return max(abs(self.pitch), abs(self.yaw), abs(self.roll)) <= POSE_RANGE_DEG
-
 
 @dataclass(frozen=True)
 class Aflw2000:

@@ -7,7 +7,6 @@ intervals hold 90 %; by yaw, skin tone and occlusion.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from facefit.benchmarks.run import Arrays, Row, Run, run_items
 from facefit.benchmarks.statistics import median_interval, pooled
 from facefit.benchmarks.trust import promise, verdict_agreement
 from facefit.errors import FacefitError
+from facefit.models.skin import typology_angle_deg
 
 YAWS = (("yaw 0-15", 0.0, 15.0), ("yaw 15-30", 15.0, 30.0), ("yaw 30-60", 30.0, 90.0))
 # Individual typology angle: light, medium and dark skin; the borders of Del Bino and Bernerd, British Journal
@@ -116,15 +116,10 @@ def true_pixels(scene: Any, model: Any) -> Float[np.ndarray, "68 2"]:
 
 
 def tone(model: Any, drawn: Drawn) -> float:
-    """Individual typology angle of the mean skin albedo, degrees: atan((L* - 50) / b*); larger is lighter."""
-    from skimage.color import rgb2lab
-
-    from facefit.rendering.shade import linear_to_srgb
-
+    """Individual typology angle of the mean skin albedo, degrees; larger is lighter."""
     albedo = model.albedo(drawn.scene.albedo)
     skin = albedo[torch.from_numpy(np.asarray(model.topology.region("face"), np.int64))].mean(0).clamp(0, 1)
-    light, _, blue = rgb2lab(linear_to_srgb(skin).numpy().reshape(1, 1, 3)).ravel()
-    return math.degrees(math.atan2(float(light) - 50, float(blue)))
+    return float(typology_angle_deg(skin.double().numpy()))
 
 
 def recovered(result: Any, truth: Any, model: Any) -> Row:

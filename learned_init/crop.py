@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 SIZE_PX = 128
 # Side of the crop over the longer side of the landmarks' bounding box.
 MARGIN = 1.55
-# Side of the crop over a detector's box, which spans brows to chin; and how far the crop lies above its centre.
+# Side of the crop over a detector's box, which spans brows to chin.
 BOX_MARGIN = 1.6
 
 
@@ -81,12 +81,6 @@ def crop_of_landmarks(landmarks: Float[np.ndarray, "68 2"]) -> Crop | None:
     centre = 0.5 * (low + high) @ Crop((0.0, 0.0), 1.0, roll).turn
     side = MARGIN * float((high - low).max())
     return Crop((float(centre[0]), float(centre[1])), side, roll) if side > 0 else None
-
-
-def crop_of_box(box: tuple[float, float, float, float]) -> Crop:
-    """The upright square about a detector's box (left, top, right, bottom)."""
-    left, top, right, bottom = box
-    return Crop((0.5 * (left + right), 0.5 * (top + bottom)), BOX_MARGIN * max(right - left, bottom - top))
 
 
 def _mean(points: Float[np.ndarray, "68 2"], numbers: range) -> Float[np.ndarray, "2"] | None:

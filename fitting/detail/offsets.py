@@ -65,10 +65,6 @@ class Solution:
     cost_before: dict[str, float]
     cost_after: dict[str, float]
 
-    @property
-    def lowered(self) -> bool:
-        return sum(self.cost_after.values()) <= sum(self.cost_before.values())
-
 
 def solve_displacement(
     terms: Sequence[ShadingTerm],
