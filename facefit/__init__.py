@@ -28,6 +28,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Public name -> module. Imported on first use, so that `import facefit` and `facefit --help` are instant.
 _PUBLIC = {
     "Camera": "facefit.models.camera",
+    "DETAILED": "facefit.fitting.stages",
+    "FAST": "facefit.fitting.stages",
     "FaceDetector": "facefit.learned_init.detector",
     "FacefitError": "facefit.errors",
     "LinearFaceModel": "facefit.models.face_model",
@@ -36,6 +38,7 @@ _PUBLIC = {
     "NoFaceFound": "facefit.errors",
     "Observation": "facefit.observation",
     "Pose": "facefit.models.camera",
+    "STANDARD": "facefit.fitting.stages",
     "Scene": "facefit.models.scene",
     "UnreadableInput": "facefit.errors",
     "export": "facefit.export",

@@ -69,7 +69,8 @@ def write_results(result: FitResult, folder: Path, texture_size: int = DEFAULT_S
 
 def export(result: FitResult, path: str | os.PathLike[str], texture_size: int = DEFAULT_SIZE) -> None:
     """Write one file; its suffix says what: .glb, .obj (with .mtl and .png beside it), .ply, .json, .npz,
-    .png (the overlay) or .html (the report). The file is complete or not there at all.
+    .png (the overlay) or .html (the report). The file is complete or not there at all. Meshes are in mm, the model
+    frame, .glb in metres.
     """
     target, result = Path(path), on_cpu(result)
     suffix = target.suffix.lower()

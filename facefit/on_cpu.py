@@ -14,10 +14,17 @@ from facefit.models.scene import Scene
 
 def on_cpu(result: FitResult) -> FitResult:
     """The same fit, ready to be turned into arrays; itself when it is, with what it has worked out already."""
+    if not _is_one(result):
+        kind = type(result).__name__
+        raise TypeError(f"a {kind} is not the fit of one photograph: of several, give one of its `results`")
     if all(_ready(tensor) for tensor in _tensors(result)):
         return result
     model = result.model if result.model.mean.device.type == "cpu" else result.model.to("cpu")
     return replace(result, scene=_detached(result.scene.to("cpu")), model=model)
+
+
+def _is_one(result: object) -> bool:
+    return isinstance(result, FitResult)
 
 
 def _tensors(result: FitResult) -> list[torch.Tensor]:

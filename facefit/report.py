@@ -32,7 +32,7 @@ from facefit.texture import Texture, bake_texture
 
 
 def report(result: FitResult, path: str | os.PathLike[str]) -> None:
-    """Write the page; complete or not there at all."""
+    """Write the page about one fit as an HTML file that works offline; complete or not there at all."""
     write_atomically(Path(path), report_html(result).encode())
 
 

@@ -55,6 +55,10 @@ class Stage:
     solver: Solver = GaussNewton()
     detail: DetailSettings | None = None
 
+    def __repr__(self) -> str:
+        """Its name: a recipe is the default of `fit`, and a notebook shows it with every call's help."""
+        return f"<Stage {self.name}>"
+
 
 # Landmarks say little about who somebody is, for they err in shapes of faces (`landmark_share`), but all about what the
 # face does: with identity settled, expression follows them more closely.
