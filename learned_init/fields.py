@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 
 # By wavelength in mm: blotches, freckles, uneven beard.
@@ -43,13 +44,19 @@ class Fields:
             even = np.concatenate([unlike[:, :1], alike[:, 1:]], 1)
             odd = np.concatenate([alike[:, :1], unlike[:, 1:]], 1)
             found += [even, odd]
-        return np.asarray(self.warps.T @ np.concatenate(found).astype(np.float32))
+        return _weighed(np.concatenate(found), self.warps).T
 
     def blotches(self, rng: np.random.Generator) -> Float[np.ndarray, "3 vertices"]:
         """A factor on the albedo: uneven pigment and redness."""
         weights = rng.normal(size=(len(self.smooth), 2)) * rng.uniform(0, 0.02, (1, 2))
-        channels = weights @ np.array([[1.0, 1.0, 1.0], [0.3, -0.5, -0.4]])
-        return np.asarray(1 + channels.T.astype(np.float32) @ self.smooth)
+        return 1 + _weighed(weights @ np.array([[1.0, 1.0, 1.0], [0.3, -0.5, -0.4]]), self.smooth)
+
+
+def _weighed(
+    weights: Float[np.ndarray, "fields 3"], fields: Float[np.ndarray, "fields vertices"]
+) -> Float[np.ndarray, "3 vertices"]:
+    """Three sums of the fields; by torch, which those who draw hold to one thread: numpy's product would take all."""
+    return np.asarray((torch.from_numpy(weights.T).float() @ torch.from_numpy(fields)).numpy())
 
 
 def _waves(mean: Float[np.ndarray, "vertices 3"]) -> Float[np.ndarray, "fields vertices"]:

@@ -1,4 +1,7 @@
-"""Everything in a portrait that is not the face: background, clothes, long hair, glasses, hands, scarves."""
+"""Everything in a portrait that is not the face: background, clothes, long hair, glasses, hands, scarves.
+
+Pictures are three planes of linear float32: what a mask does to each is fast when the planes lie apart.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from functools import cache
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 # Shapes are drawn this many times finer and averaged.
 FINER = 2
@@ -21,7 +24,8 @@ OCCLUDERS = {
 }
 
 Points = Float[np.ndarray, "68 2"]
-Colors = Float[np.ndarray, "size size 3"]
+Color = Float[np.ndarray, "3"]
+Colors = Float[np.ndarray, "3 size size"]
 
 
 @cache
@@ -45,20 +49,26 @@ def grain(size: int, kind: int, rng: np.random.Generator) -> Float[np.ndarray, "
     return np.asarray(picture[row : row + size, column : column + size])
 
 
+def textured(color: Color, contrast: float, grain: Float[np.ndarray, "size size"]) -> Colors:
+    """A colour made brighter and darker by a pattern."""
+    return np.asarray(np.multiply.outer(color.astype(np.float32), np.exp(contrast * grain)))
+
+
 def background(size: int, rng: np.random.Generator) -> Colors:
-    """A plain wall, a blurred room, foliage, or a clutter of patches; linear RGB."""
+    """A plain wall, a blurred room, foliage, or a clutter of patches."""
     base = rng.uniform(0.01, 0.8) * (1 + rng.normal(size=3) * 0.2).clip(0.3, 1.7)
-    picture: Colors = np.broadcast_to(base, (size, size, 3)).astype(np.float32).copy()
     kind = rng.random()
-    slope = np.linspace(-1, 1, size) * rng.normal() * 0.2
-    picture *= np.clip(1 + slope[:, None] + slope[None] * rng.normal(), 0.1, 2)[..., None].astype(np.float32)
+    slope = (np.linspace(-1, 1, size) * rng.normal() * 0.2).astype(np.float32)
+    shade = np.clip(1 + slope[:, None] + slope * np.float32(rng.normal()), 0.1, 2)
+    picture: Colors = np.multiply.outer(base.astype(np.float32), shade)
     if kind > 0.2:
         coarse = int(rng.integers(0, 3))
-        tint = 1 + rng.normal(size=3) * 0.5
-        picture *= np.exp(rng.uniform(0.1, 0.7) * grain(size, coarse, rng))[..., None]
-        picture += (0.15 * base.mean() * tint) * grain(size, int(rng.integers(0, 4)), rng)[..., None]
+        tint = 0.15 * base.mean() * (1 + rng.normal(size=3) * 0.5)
+        picture *= np.exp(rng.uniform(0.1, 0.7) * grain(size, coarse, rng))
+        picture += np.multiply.outer(tint.astype(np.float32), grain(size, int(rng.integers(0, 4)), rng))
+    picture = np.clip(picture, 0, 1)
     if kind > 0.5:
-        canvas = Image.fromarray((np.clip(picture, 0, 1) * 255).astype(np.uint8))
+        canvas = image_of(picture)
         pen = ImageDraw.Draw(canvas)
         for _ in range(int(rng.integers(3, 16))):
             x, y = rng.uniform(-0.2, 1.0, 2) * size
@@ -67,11 +77,15 @@ def background(size: int, rng: np.random.Generator) -> Colors:
             box = [x, y, x + w, y + h]
             pen.rectangle(box, fill=color) if rng.random() < 0.6 else pen.ellipse(box, fill=color)
         if rng.random() < 0.6:
-            from PIL import ImageFilter
-
             canvas = canvas.filter(ImageFilter.BoxBlur(float(rng.uniform(1, 6))))
-        picture = np.asarray(canvas, np.float32) / 255
-    return np.asarray(np.clip(picture, 0, 1))
+        picture = np.stack([np.asarray(plane) for plane in canvas.split()]) / np.float32(255)
+    return picture
+
+
+def image_of(picture: Colors) -> Image.Image:
+    """A picture of values from 0 to 1 in bytes."""
+    planes = (picture * 255).astype(np.uint8)
+    return Image.merge("RGB", [Image.fromarray(plane) for plane in planes])
 
 
 class Brush:
@@ -95,20 +109,19 @@ class Brush:
         self.polygon(centre + np.stack([np.cos(turn), np.sin(turn)], 1) * radii)
 
     @property
-    def alpha(self) -> Float[np.ndarray, "size size 1"]:
-        return np.asarray(self.canvas.reduce(FINER), np.float32)[..., None] / 255
+    def alpha(self) -> Float[np.ndarray, "size size"]:
+        return np.asarray(self.canvas.reduce(FINER), np.float32) / 255
 
 
-def over(picture: Colors, brush: Brush, color: Float[np.ndarray, "*c"], opacity: float = 1.0) -> Colors:
-    alpha = opacity * brush.alpha
-    return picture * (1 - alpha) + np.asarray(color, np.float32) * alpha
+def over(picture: Colors, alpha: Float[np.ndarray, "size size"], color: Color | Colors) -> Colors:
+    """A colour, or another picture, laid over the picture as far as `alpha` says."""
+    top = np.asarray(color, np.float32)
+    return np.asarray(picture + alpha * ((top if top.ndim == 3 else top[:, None, None]) - picture))
 
 
-def behind_head(
-    picture: Colors, marks: Points, hair: Float[np.ndarray, "3"] | None, rng: np.random.Generator
-) -> Colors:
+def behind_head(picture: Colors, marks: Points, hair: Color | None, rng: np.random.Generator) -> Colors:
     """Long hair behind the head and a garment below the chin."""
-    size = len(picture)
+    size = picture.shape[-1]
     across, up = _frame(marks)
     width, middle = float(np.linalg.norm(across)), marks[27]
     if hair is not None and rng.random() < 0.45:
@@ -121,8 +134,7 @@ def behind_head(
         brush.polygon(
             np.stack([middle - side, middle + side, middle + flare * side + low, middle - flare * side + low])
         )
-        tone = hair * np.exp(0.35 * grain(size, 5, rng))[..., None]
-        picture = over(picture, brush, tone)
+        picture = over(picture, brush.alpha, textured(hair, 0.35, grain(size, 5, rng)))
     if rng.random() < 0.8:
         brush = Brush(size)
         chin = marks[8] - rng.uniform(0.15, 0.7) * width * up
@@ -133,8 +145,8 @@ def behind_head(
         ]
         brush.polygon(np.array([*edge, edge[-1] - 3 * width * up, edge[0] - 3 * width * up]))
         cloth = rng.uniform(0.01, 0.7) * rng.uniform(0.3, 1.0, 3)
-        cloth = cloth * np.exp(rng.uniform(0, 0.3) * grain(size, int(rng.integers(1, 8)), rng))[..., None]
-        picture = over(picture, brush, cloth)
+        contrast, kind = rng.uniform(0, 0.3), int(rng.integers(1, 8))
+        picture = over(picture, brush.alpha, textured(cloth, contrast, grain(size, kind, rng)))
     return picture
 
 
@@ -142,48 +154,45 @@ def mouth(
     picture: Colors, marks: Points, hole: Float[np.ndarray, "size size"], rng: np.random.Generator
 ) -> Colors:
     """The inside of a parted mouth where the model has none: dark, with a row of teeth below the upper lip."""
-    size = len(picture)
+    size = picture.shape[-1]
     inner = marks[60:68]
     if np.linalg.norm(inner[2] - inner[6]) < 0.5:
         return picture
     brush = Brush(size)
     brush.polygon(inner + 0.15 * (inner - inner.mean(0)))
-    alpha = brush.alpha * hole[..., None]
-    dark = rng.uniform(0.02, 0.12) * np.array([1.0, 0.55, 0.5])
-    picture = picture * (1 - alpha) + dark * alpha
+    alpha = brush.alpha * hole
+    picture = over(picture, alpha, rng.uniform(0.02, 0.12) * np.array([1.0, 0.55, 0.5]))
     if rng.random() < 0.7:
         teeth = Brush(size)
         drop = (inner[6] - inner[2]) * rng.uniform(0.25, 0.5)
         teeth.polygon(np.concatenate([inner[:5], (inner[:5] + drop)[::-1]]))
-        alpha = teeth.alpha * alpha
-        picture = picture * (1 - alpha) + rng.uniform(0.25, 0.6) * np.array([1.0, 0.95, 0.85]) * alpha
+        picture = over(picture, teeth.alpha * alpha, rng.uniform(0.25, 0.6) * np.array([1.0, 0.95, 0.85]))
     return picture
 
 
-def brows(
-    picture: Colors, marks: Points, hair: Float[np.ndarray, "3"], width: float, rng: np.random.Generator
-) -> Colors:
+def brows(picture: Colors, marks: Points, hair: Color, width: float, rng: np.random.Generator) -> Colors:
     """Hairs along the brows of a face `width` pixels between the outer corners of its eyes: bushy or a thin line, where
     no model's albedo has them.
     """
     _, up = _frame(marks)
     thick, dense = width * rng.uniform(0.02, 0.09), rng.uniform(0.15, 0.9)
     lift = rng.normal() * 0.015 * width
-    shade = hair * rng.uniform(0.4, 1.1) * np.exp(0.4 * grain(len(picture), 4, rng))[..., None]
+    size = picture.shape[-1]
+    shade = textured(hair * rng.uniform(0.4, 1.1), 0.4, grain(size, 4, rng))
     for inner, outer in ((21, 17), (22, 26)):
-        brush = Brush(len(picture))
+        brush = Brush(size)
         step = 1 if outer > inner else -1
         line = marks[list(range(inner, outer + step, step))] + lift * up
         half = 0.5 * thick * np.array([0.8, 1.0, 1.0, 0.7, 0.25])[:, None] * up
         brush.polygon(np.concatenate([line + half, (line - half)[::-1]]))
-        picture = over(picture, brush, shade, dense)
+        picture = over(picture, dense * brush.alpha, shade)
     return picture
 
 
-def occlude(picture: Colors, marks: Points, kind: str, skin: Float[np.ndarray, "3"], hair: Float[np.ndarray, "3"],
+def occlude(picture: Colors, marks: Points, kind: str, skin: Color, hair: Color,
             rng: np.random.Generator) -> Colors:  # fmt: skip
     """One of `OCCLUDERS` painted over the face."""
-    size = len(picture)
+    size = picture.shape[-1]
     across, up = _frame(marks)
     width = float(np.linalg.norm(across))
     brush = Brush(size)
@@ -199,8 +208,8 @@ def occlude(picture: Colors, marks: Points, kind: str, skin: Float[np.ndarray, "
             root = at + (0.35 + 0.1 * rng.random()) * width * along + (finger - 1.5) * 0.16 * width * beside
             tip = root - rng.uniform(0.2, 0.75) * width * along + rng.normal() * 0.05 * width * beside
             brush.line(np.stack([root, tip]), 0.15 * width)
-        tone = skin * rng.uniform(0.6, 1.3) * np.exp(0.15 * grain(size, 2, rng))[..., None]
-        return over(picture, brush, tone)
+        tone = textured(skin * rng.uniform(0.6, 1.3), 0.15, grain(size, 2, rng))
+        return over(picture, brush.alpha, tone)
     if kind == "scarf":
         top = marks[[2, 3, 31, 33, 35, 13, 14]] if rng.random() < 0.5 else marks[[4, 5, 48, 57, 54, 11, 12]]
         top = top - rng.uniform(-0.05, 0.1) * width * up
@@ -212,12 +221,8 @@ def occlude(picture: Colors, marks: Points, kind: str, skin: Float[np.ndarray, "
             top[0] - 0.2 * across,
         ]
         brush.polygon(np.array([*top, *outer]))
-        cloth = (
-            rng.uniform(0.02, 0.8)
-            * rng.uniform(0.3, 1.0, 3)
-            * np.exp(0.25 * grain(size, int(rng.integers(1, 8)), rng))[..., None]
-        )
-        return over(picture, brush, cloth)
+        cloth = rng.uniform(0.02, 0.8) * rng.uniform(0.3, 1.0, 3)
+        return over(picture, brush.alpha, textured(cloth, 0.25, grain(size, int(rng.integers(1, 8)), rng)))
     if kind == "hair":
         start = marks[27] + rng.normal() * 0.25 * across + rng.uniform(0.7, 1.0) * width * up
         for _ in range(int(rng.integers(15, 60))):
@@ -225,17 +230,17 @@ def occlude(picture: Colors, marks: Points, kind: str, skin: Float[np.ndarray, "
             bend = 0.5 * (start + end) + rng.normal() * 0.25 * across
             t = np.linspace(0, 1, 8)[:, None]
             brush.line((1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end, 0.02 * width)
-        return over(picture, brush, hair * np.exp(0.3 * grain(size, 5, rng))[..., None])
+        return over(picture, brush.alpha, textured(hair, 0.3, grain(size, 5, rng)))
     if kind == "patch":
         at = marks[int(rng.integers(68))] + rng.normal(size=2) * 0.2 * width
         brush.ellipse(at, rng.uniform(0.1, 0.45, 2) * width)
-        return over(picture, brush, background(size, rng))
+        return over(picture, brush.alpha, background(size, rng))
     return picture
 
 
 def _glasses(picture: Colors, marks: Points, across: Float[np.ndarray, "2"], up: Float[np.ndarray, "2"], dark: bool,
              rng: np.random.Generator) -> Colors:  # fmt: skip
-    size, width = len(picture), float(np.linalg.norm(across))
+    size, width = picture.shape[-1], float(np.linalg.norm(across))
     lenses, frame = Brush(size), Brush(size)
     thick = width * rng.uniform(0.015, 0.05)
     roundness = rng.uniform(2.0, 6.0)
@@ -258,11 +263,12 @@ def _glasses(picture: Colors, marks: Points, across: Float[np.ndarray, "2"], up:
         frame.line(np.stack([outer - drop, 0.85 * marks[ear] + 0.15 * outer - drop]), thick)
     frame.line(np.stack([marks[39] - drop, marks[42] - drop]), thick)
     if dark:
-        glare = rng.uniform(0, 0.25) * grain(size, 1, rng)[..., None].clip(0)
-        picture = over(picture, lenses, rng.uniform(0.005, 0.08, 3) + glare, rng.uniform(0.85, 1.0))
+        glare = rng.uniform(0, 0.25) * grain(size, 1, rng).clip(0)
+        tint, opacity = rng.uniform(0.005, 0.08, (3, 1, 1)) + glare, rng.uniform(0.85, 1.0)
     else:
-        picture = over(picture, lenses, rng.uniform(0.3, 1.0, 3), rng.uniform(0, 0.15))
-    return over(picture, frame, rng.uniform(0.005, 0.3) * rng.uniform(0.5, 1.0, 3))
+        tint, opacity = rng.uniform(0.3, 1.0, 3), rng.uniform(0, 0.15)
+    picture = over(picture, opacity * lenses.alpha, tint)
+    return over(picture, frame.alpha, rng.uniform(0.005, 0.3) * rng.uniform(0.5, 1.0, 3))
 
 
 def _frame(marks: Points) -> tuple[Float[np.ndarray, "2"], Float[np.ndarray, "2"]]:

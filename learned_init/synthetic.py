@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image, ImageFilter
 
 from facefit.detection import LANDMARK_SIGMA
 from facefit.learned_init.crop import SIZE_PX, Crop, crop_of_landmarks
@@ -28,15 +29,17 @@ from facefit.learned_init.draws import (
     draw_turn,
     off_axis,
 )
-from facefit.learned_init.heads import Hair, HeadPainter, View
+from facefit.learned_init.heads import Hair, HeadPainter, LitHead, View
 from facefit.learned_init.points import DensePoints, dense_points
 from facefit.learned_init.rim import Rim
 from facefit.learned_init.surroundings import (
     OCCLUDERS,
+    Colors,
     background,
     behind_head,
     brows,
     grain,
+    image_of,
     mouth,
     occlude,
 )
@@ -164,14 +167,13 @@ class Synthesizer:
         )
         head = self.painter.paint(vertices.numpy(), colors, view, SIZE_PX, lamps, sky, gloss, hair)
         marks = crop.apply(photo[:68])
-        color, cover = head.color.transpose(1, 2, 0), head.cover
-        level = self._exposure(color, cover, rng)
+        level = draw_exposure(head, rng)
         picture = behind_head(background(SIZE_PX, rng), marks, tone if hair is not None else None, rng)
-        picture = mouth(picture, marks, 1 - cover, rng)
-        lit = color * level
+        picture = mouth(picture, marks, 1 - head.cover, rng)
+        lit = head.color * level
         if hair is not None:
-            lit = lit * np.exp(0.35 * head.hair * grain(SIZE_PX, 5, rng))[..., None]
-        picture = lit + (1 - cover[..., None]) * picture
+            lit *= np.exp(0.35 * head.hair * grain(SIZE_PX, 5, rng))
+        picture = lit + (1 - head.cover) * picture
         eyes = float(np.linalg.norm(marks[36] - marks[45]))
         if rng.random() < BROWED and eyes > BOTH_BROWS_SEEN * np.linalg.norm(marks[27] - marks[8]):
             picture = brows(picture, marks, tone, eyes, rng)
@@ -180,12 +182,12 @@ class Synthesizer:
         picture = occlude(picture, marks, occluder, skin, tone, rng)
         return finish(picture, rng), level * harmonics_of(lamps, sky), occluder
 
-    def _exposure(
-        self, color: Float[np.ndarray, "s s 3"], cover: Float[np.ndarray, "s s"], rng: np.random.Generator
-    ) -> float:
-        """The gain that gives the head the mean luminance a photographer would meter."""
-        mean = float(color[cover > 0.9].mean()) if (cover > 0.9).any() else 0.2
-        return float(np.exp(rng.uniform(np.log(0.09), np.log(0.5)))) / max(mean, 1e-3)
+
+def draw_exposure(head: LitHead, rng: np.random.Generator) -> float:
+    """The gain that gives the head the mean luminance a photographer would meter."""
+    inside = head.cover > 0.9
+    mean = float(head.color.mean(0)[inside].mean()) if inside.any() else 0.2
+    return float(np.exp(rng.uniform(np.log(0.09), np.log(0.5)))) / max(mean, 1e-3)
 
 
 def draw_crop(landmarks: Float[np.ndarray, "68 2"], rng: np.random.Generator) -> Crop:
@@ -258,17 +260,14 @@ def harmonics_of(lamps: list[Lamp], sky: Sky) -> Float[np.ndarray, "9 3"]:
     return found
 
 
-def finish(picture: Float[np.ndarray, "s s 3"], rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
+def finish(picture: Colors, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
     """What a camera and the web do: blur, tone curve, low resolution, noise, grey, JPEG."""
-    from PIL import Image, ImageFilter
-
     encoded = np.clip(picture, 0, 1.2) ** (1 / (2.2 * rng.uniform(0.85, 1.15)))
     contrast = rng.uniform(0.85, 1.15)
     encoded = (encoded - 0.45) * contrast + 0.45
-    encoded = encoded + rng.normal(size=encoded.shape).astype(np.float32) * (
-        rng.uniform(0, 0.05) if rng.random() < 0.5 else 0.005
-    )
-    image = Image.fromarray((np.clip(encoded, 0, 1) * 255).astype(np.uint8))
+    noise = rng.normal(size=picture.shape).astype(np.float32)
+    encoded += noise * (rng.uniform(0, 0.05) if rng.random() < 0.5 else 0.005)
+    image = image_of(np.clip(encoded, 0, 1))
     if rng.random() < 0.3:
         image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.3))))
     if rng.random() < 0.08:

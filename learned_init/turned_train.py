@@ -22,7 +22,7 @@ from PIL import Image
 
 from facefit.learned_init.crop import BOX_MARGIN, SIZE_PX, crop_of_landmarks
 from facefit.learned_init.draws import turned_by
-from facefit.learned_init.surroundings import background
+from facefit.learned_init.surroundings import background, image_of
 from facefit.learned_init.synthetic import Sample, Synthesizer
 from facefit.learned_init.turned import PATH, WINDOW_PX
 from facefit.models import load_model
@@ -68,7 +68,7 @@ def others(names: tuple[str, ...], count: int) -> list[Picture]:
     """Pictures without a face: heads from behind, and as many backgrounds."""
     behind = [np.array(Image.fromarray(s.image).resize((160, 160))) for s in heads(names, FROM_BEHIND, count)]
     rng = np.random.default_rng(SEED)
-    empty = [(255 * background(200, rng) ** (1 / 2.2)).astype(np.uint8) for _ in range(count)]
+    empty = [np.array(image_of(background(200, rng) ** (1 / 2.2))) for _ in range(count)]
     return behind + empty
 
 
