@@ -39,7 +39,7 @@ from facefit.fitting.residual import linearised
 from facefit.fitting.residuals.photometric import PhotometricResidual
 from facefit.fitting.residuals.priors import CoefficientPrior
 from facefit.fitting.result import FitResult, StageReport, Status
-from facefit.fitting.stages import STANDARD, Stage
+from facefit.fitting.stages import ACT, STANDARD, Stage
 from facefit.fitting.surface_samples import SurfaceSamples, surface_samples
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
@@ -56,12 +56,13 @@ COMMON = 1.0
 # Once a person's skin is known from all photographs together, what is left of a colour's error is the photograph's own
 # and less shared between spots: its correlation along the surface leaves 55 to 80 independent observations in the
 # middle of 24 photographs of path-traced heads (ICT), 46 against the albedo modes alone; more (250) where smooth light
-# is taken out as well, but believed more (100) it is no better: an expression or a highlight that the model has no word
-# for bends the person's shape. A round begins with the skin that the last one's scenes show; more rounds are no better.
-SKIN_INDEPENDENT = 60.0
+# is taken out as well, but believed more than 80 it bends the shapes of drawn people who grimace: a highlight or an
+# expression that the model has no word for is believed to be shape. A round begins with the expressions that suit the
+# person found last, and with the skin that the photographs then show.
+SKIN_INDEPENDENT = 80.0
 SKIN_PX = 192
 SKIN_SAMPLES = 3000
-SKIN_ROUNDS = 2
+SKIN_ROUNDS = 3
 
 
 def fit_together(
@@ -133,6 +134,7 @@ def together(
     reports: list[StageReport] = []
     first: Scenes | None = None
     detailed: Stage | None = None
+    act = next((one for one in stages if one.photometric_px and set(one.free) == set(ACT)), None)
     with torch.no_grad():
         for number, stage in enumerate(stages):
             if progress is not None:
@@ -155,7 +157,7 @@ def together(
             scenes, report = solver.solve(joint_terms(stage, photos, model), scenes, stage.free, stage.name)
             reports.append(report)
             if stage.photometric_px and "identity" in stage.free and len(photos) > 1:
-                scenes, more = by_common_skin(stage, scenes, photos, model)
+                scenes, more = by_common_skin(stage, act, scenes, photos, model)
                 reports += more
         if first is not None and any("albedo" in stage.free for stage in stages):
             scenes = with_common_eyes(scenes, photos, model)
@@ -191,13 +193,22 @@ def with_detail(stage: Stage, results: Sequence[FitResult]) -> list[FitResult]:
 
 
 def by_common_skin(
-    stage: Stage, scenes: Scenes, photos: Sequence[Photo], model: LinearFaceModel
+    stage: Stage, act: Stage | None, scenes: Scenes, photos: Sequence[Photo], model: LinearFaceModel
 ) -> tuple[Scenes, list[StageReport]]:
-    """The stage again, each photograph compared with the skin that all of them show."""
+    """The stage again, each photograph compared with the skin that all of them show.
+
+    `act` is the recipe's look at what each face does once it is known who it is.
+    """
     base = surface_samples(model, SKIN_SAMPLES)
     levels = [photo.levels[SKIN_PX] for photo in photos]
     reports = []
     for number in range(1, SKIN_ROUNDS + 1):
+        solver: Any
+        if act is not None:
+            solver = act.solver
+            name = f"{act.name} {number}"
+            scenes, report = solver.solve(joint_terms(act, photos, model), scenes, act.free, name)
+            reports.append(report)
         again = replace(
             stage,
             name=f"{stage.name}, common skin {number}",
@@ -206,7 +217,7 @@ def by_common_skin(
             independent=SKIN_INDEPENDENT,
         )
         skin = common_skin(model, base, scenes.each, levels)
-        solver: Any = stage.solver
+        solver = stage.solver
         residuals = joint_terms(again, photos, model, skin)
         scenes, report = solver.solve(residuals, scenes, again.free, again.name)
         reports.append(report)
