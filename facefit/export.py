@@ -58,9 +58,7 @@ def write_results(result: FitResult, folder: Path, texture_size: int = DEFAULT_S
         ("result.json", "all parameters with names and units, camera, landmarks", encode_json(described)),
     ]
     if result.inliers is not None:
-        files.append(
-            ("mask.png", "white where the photograph shows the face or lies beside it", _mask(result.inliers))
-        )
+        files.append(("mask.png", "black where something hides the face", _mask(result.inliers)))
     files += _detail_files(result, texture)
     for name, _, content in files:
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)

@@ -202,7 +202,8 @@ def _parameters(result: FitResult) -> dict[str, Any]:
             "rms_mm": 0.0 if offsets is None else float(offsets.norm(dim=1).square().mean().sqrt()),
         },
         "distance_from_mean_face": {
-            "unit": "RMS of the identity coefficients; about 1 for a typical person, 0 for the mean face",
+            "unit": "RMS of the identity coefficients: 0 is the mean face; a typical person's true value is about 1, a "
+            "fitted one is smaller, since modes of which the photograph says little stay near 0",
             "value": float(scene.identity.square().mean().sqrt()),
         },
     }

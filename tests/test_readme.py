@@ -46,8 +46,10 @@ def test_the_notebook_runs_as_printed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Image.fromarray(astronaut).save("photo.jpg")
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})
+    notebook: dict[str, object] = {}
+    for cell in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(compile(cell, "README.md", "exec"), notebook)
+    assert isinstance(notebook["sigma"], np.ndarray)
     assert "landmarks" in capsys.readouterr().out
     assert {"face.glb", "face.html"} <= {path.name for path in tmp_path.iterdir()}
 
