@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from facefit.detection import DlibDetector, Face, Hit
+from facefit.detection import DlibDetector, Face, Hit, overlap
 from facefit.errors import ModelFileError, NoFaceFound
 from facefit.learned_init.crop import BOX_MARGIN, Crop
 from facefit.learned_init.predict import DOMAIN_GAP, NO_MARKS, refined
@@ -23,8 +23,8 @@ CLEAR = 1.0
 
 
 class FaceDetector(DlibDetector):
-    """dlib's faces and landmarks; where dlib sees nobody (or what is hardly a face), turned heads, with our network's
-    landmarks.
+    """dlib's faces and landmarks; where dlib sees nobody (or what is hardly a face), or every face is asked for, turned
+    heads, with our network's landmarks.
 
     dlib's detector ends at about 40 degrees of yaw, and its landmarks are of no use beyond. The network is the
     built-in model's where the model has none.
@@ -48,6 +48,15 @@ class FaceDetector(DlibDetector):
         return found
 
     def find(self, image: UInt8[np.ndarray, "height width 3"], every: bool = False) -> list[Hit]:
+        found = self.facing_first(image, every)
+        if not every or all(hit.turned for hit in found):
+            return found
+        # Beside people who face the camera, those who look at one another.
+        beside = turned_hits(self.network, image)
+        return found + [hit for hit in beside if not any(overlap(hit, other) for other in found)]
+
+    def facing_first(self, image: UInt8[np.ndarray, "height width 3"], every: bool) -> list[Hit]:
+        """dlib's faces; turned heads only where dlib is sure of none. At least one, or `NoFaceFound`."""
         try:
             facing = super().find(image, every)
         except NoFaceFound:

@@ -101,6 +101,22 @@ def test_a_face_that_dlib_sees_stays_dlibs(astronaut: np.ndarray) -> None:
 
 
 @pytest.mark.slow
+def test_whoever_asks_for_every_face_gets_the_profile_beside_it(astronaut: np.ndarray) -> None:
+    profile = profiles()[0].image
+    detector = FaceDetector()
+    (alone,) = hits(profile, detector)
+    height = max(len(astronaut), len(profile))
+    both = np.concatenate([
+        np.pad(one, ((0, height - len(one)), (0, 0), (0, 0)), "edge") for one in (astronaut, profile)
+    ], 1)  # fmt: skip
+    assert [hit.turned for hit in detector.find(both)] == [False]
+    facing, beside = detector.find(both, every=True)
+    assert (facing.turned, beside.turned) == (False, True)
+    expected = alone + [astronaut.shape[1], 0, 0]
+    np.testing.assert_allclose([*beside.centre, beside.side], expected, atol=0.15 * alone[2])
+
+
+@pytest.mark.slow
 def test_training_again_gives_the_same_file_and_knows_its_pictures(tmp_path: Path) -> None:
     save_model(toy_model(), tmp_path / "toy.safetensors")
     names = (str(tmp_path / "toy.safetensors"),)
