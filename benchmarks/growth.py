@@ -77,14 +77,14 @@ def quality(
 ) -> tuple[float, float]:
     """Median distance of the face's corresponding vertices (mm, best similarity) and colour error (grey levels)."""
     import facefit as ff
-    from facefit.benchmarks.synthetic import true_errors
+    from facefit.benchmarks.metrics import correspondence_error
 
     result = ff.fit(picture, model, stages=stages)
     count = drawn_with.n_vertices
     mine = result.scene.neutral_shape(model)[:count].double().numpy()
     inside = np.zeros(count, dtype=bool)
     inside[np.asarray(drawn_with.topology.region("face"), np.int64)] = True
-    errors = true_errors(mine, truth.neutral_shape(drawn_with).double().numpy(), inside)
+    errors = correspondence_error(mine, truth.neutral_shape(drawn_with).double().numpy(), inside)
     return float(np.median(errors)), 255 * result.photometric_rms
 
 

@@ -18,10 +18,10 @@ from facefit.benchmarks.metrics import (
     Similarity,
     Surface,
     angle_between_deg,
+    correspondence_error,
     landmark_error,
     outer_eye_distance,
 )
-from facefit.benchmarks.model_space import correspondence_error
 from facefit.benchmarks.now import Scan
 from facefit.benchmarks.run import Arrays, Row
 from facefit.errors import UnreadableInput

@@ -154,6 +154,12 @@ def procrustes(source: Points, target: Points, *, scale: bool = True, reflection
     return Similarity(factor, rotation, to_mean - factor * rotation @ from_mean)
 
 
+def correspondence_error(predicted: Points, truth: Points, inside: np.ndarray) -> Float[np.ndarray, "inside"]:
+    """Distances of corresponding vertices after the similarity that makes their squares least, mm."""
+    fitted = procrustes(predicted[inside], truth[inside])
+    return lengths(fitted.apply(predicted[inside]) - truth[inside])
+
+
 def angle_between_deg(a: Float[np.ndarray, "3 3"], b: Float[np.ndarray, "3 3"]) -> float:
     """Angle of the rotation that takes one orientation to the other."""
     difference = a @ b.T

@@ -142,12 +142,6 @@ def step(
     return x[:m], Similarity(float(np.exp(x[m + 6])), rotation, x[m + 3 : m + 6])
 
 
-def correspondence_error(predicted: Points, truth: Points, inside: np.ndarray) -> Float[np.ndarray, "inside"]:
-    """Distances of corresponding vertices after the similarity that makes their squares least, mm."""
-    fitted = procrustes(predicted[inside], truth[inside])
-    return lengths(fitted.apply(predicted[inside]) - truth[inside])
-
-
 @dataclass(frozen=True)
 class SpaceWork:
     """Project one subject's scan; the last part of an item's key is the subject.

@@ -19,11 +19,12 @@ from jaxtyping import Float, UInt8
 
 from facefit.benchmarks.estimate import model_facts, model_label, model_named
 from facefit.benchmarks.growth import drawn
+from facefit.benchmarks.metrics import correspondence_error
 from facefit.benchmarks.pictures import SIZE_PX
 from facefit.benchmarks.recipes import recipe
 from facefit.benchmarks.report import Report
 from facefit.benchmarks.run import Arrays, Row, Run, run_items
-from facefit.benchmarks.synthetic import true_errors, true_pixels
+from facefit.benchmarks.synthetic import true_pixels
 
 NOISE = 0.01
 # Behind the head.
@@ -74,7 +75,7 @@ class RecoveryWork:
 
         def error(shape: torch.Tensor) -> Float[np.ndarray, "face"]:
             wanted = truth.neutral_shape(model).double().numpy()
-            return true_errors(shape.double().numpy(), wanted, inside)
+            return correspondence_error(shape.double().numpy(), wanted, inside)
 
         row: Row = {"yaw": truth.pose.yaw_pitch_roll_deg()[0], "mean face mm": median(error(model.mean))}
         row |= {f"{case} mm": median(error(scene.neutral_shape(model))) for case, scene in scenes.items()}

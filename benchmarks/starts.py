@@ -26,7 +26,8 @@ from jaxtyping import Float, Int
 
 from facefit.benchmarks.estimate import as_prediction, mean_face, model_facts, model_label, model_named
 from facefit.benchmarks.heads_truth import IN_SPACE_MM, manifest, true_landmarks
-from facefit.benchmarks.model_space import SpaceWork, correspondence_error
+from facefit.benchmarks.metrics import correspondence_error
+from facefit.benchmarks.model_space import SpaceWork
 from facefit.benchmarks.now import Dataset, Scan, measure
 from facefit.benchmarks.pictures import draw_scene, photograph
 from facefit.benchmarks.recipes import recipe

@@ -26,7 +26,13 @@ from facefit.benchmarks.estimate import (
     model_label,
     model_named,
 )
-from facefit.benchmarks.metrics import Points, angle_between_deg, landmark_error, lengths, procrustes
+from facefit.benchmarks.metrics import (
+    Points,
+    angle_between_deg,
+    correspondence_error,
+    landmark_error,
+    procrustes,
+)
 from facefit.benchmarks.now import Scan, measure
 from facefit.benchmarks.pictures import Drawn, draw_scene, photograph
 from facefit.benchmarks.report import Report
@@ -86,8 +92,8 @@ class SyntheticWork:
         if self.draw == self.model:
             inside = scan.crop()
             vertices = truth.mesh.vertices
-            error = true_errors(found.prediction.mesh.vertices, vertices, inside)
-            lazy = true_errors(mean_face(self.model).prediction.mesh.vertices, vertices, inside)
+            error = correspondence_error(found.prediction.mesh.vertices, vertices, inside)
+            lazy = correspondence_error(mean_face(self.model).prediction.mesh.vertices, vertices, inside)
             row |= {"true mm": float(np.median(error)), "mean face true mm": float(np.median(lazy))}
             arrays |= {"true": error.astype(np.float32), "mean true": lazy.astype(np.float32)}
             if found.result is not None:
@@ -100,12 +106,6 @@ class SyntheticWork:
             )
             row |= face_agreement(found.result, drawn.free)
         return row, arrays
-
-
-def true_errors(predicted: Points, truth: Points, inside: np.ndarray) -> Float[np.ndarray, "inside"]:
-    """Distances of corresponding vertices of the face after the best similarity, mm."""
-    fitted = procrustes(predicted[inside], truth[inside])
-    return lengths(fitted.apply(predicted[inside]) - truth[inside])
 
 
 def true_pixels(scene: Any, model: Any) -> Float[np.ndarray, "68 2"]:

@@ -19,7 +19,7 @@ from facefit.models.camera import Camera
 from facefit.on_cpu import on_cpu
 from facefit.picture import Picture, render
 from facefit.rendering.interpolate import interpolate
-from facefit.rendering.shade import linear_to_srgb
+from facefit.rendering.shade import eight_bits, linear_to_srgb
 
 # The rendered face is smooth; more pixels than these would be drawn for nothing.
 LARGEST_RENDERING = 1400
@@ -81,8 +81,8 @@ def overlay(result: FitResult) -> UInt8[np.ndarray, "height width 3"]:
     picture, alpha = _rendered(result, box, min(finer, LARGEST_RENDERING / longest))
     blended = np.array(result.observation.image)
     part = blended[box.top : box.bottom, box.left : box.right]
-    face = _resized(_bytes(picture.color * alpha[..., None]), box.width, box.height)
-    behind = 255 - _resized(_bytes(alpha), box.width, box.height).astype(np.uint16)[..., None]
+    face = _resized(eight_bits(picture.color * alpha[..., None]), box.width, box.height)
+    behind = 255 - _resized(eight_bits(alpha), box.width, box.height).astype(np.uint16)[..., None]
     part[:] = np.minimum(face + (part * behind + 127) // 255, 255)
     return blended
 
@@ -101,7 +101,7 @@ def layers(result: FitResult, longest: int = 900, margin: float = 0.45) -> Layer
     distance = (picture.color - seen).abs().mean(-1) / ERROR_SCALE
 
     def over(color: Float[Tensor, "height width 3"], below: Float[Tensor, "height width 3"]) -> np.ndarray:
-        return _bytes(torch.lerp(below, color.clamp(0, 1), alpha[..., None]))
+        return eight_bits(torch.lerp(below, color.clamp(0, 1), alpha[..., None]))
 
     return Layers(
         box=box,
@@ -169,7 +169,3 @@ def _resized(image: UInt8[np.ndarray, "*shape"], width: int, height: int) -> UIn
     shrinking = image.shape[0] > height
     method = Image.Resampling.BOX if shrinking else Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(image).resize((width, height), method))
-
-
-def _bytes(values: Float[Tensor, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
-    return (values.clamp(0, 1) * 255 + 0.5).to(torch.uint8).contiguous().numpy()

@@ -17,7 +17,7 @@ from facefit.models.scene import Scene
 from facefit.mouth_light import mouth_light
 from facefit.rendering.interpolate import differentiable_barycentric, interpolate
 from facefit.rendering.rasterize import Fragments, rasterize
-from facefit.rendering.shade import lambertian, linear_to_srgb
+from facefit.rendering.shade import eight_bits, lambertian, linear_to_srgb
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ class Picture:
     def _repr_png_(self) -> bytes:
         """What a notebook shows."""
         stream = BytesIO()
-        pixels = (self.color.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
-        Image.fromarray(pixels.cpu().numpy()).save(stream, "PNG")
+        Image.fromarray(eight_bits(self.color)).save(stream, "PNG")
         return stream.getvalue()
 
 

@@ -22,7 +22,7 @@ from facefit.models.face_model import LinearFaceModel
 from facefit.models.lighting import Lighting
 from facefit.overlay import Layers
 from facefit.rendering.rasterize import rasterize
-from facefit.rendering.shade import linear_to_srgb
+from facefit.rendering.shade import eight_bits, linear_to_srgb
 from facefit.texture import Texture
 
 # The colour behind the head.
@@ -83,7 +83,7 @@ def light_ball(lighting: Lighting, camera_from_model: Float[Tensor, "3 3"], size
     light = lighting.irradiance(normals)
     color = linear_to_srgb(0.75 * light / light.amax().clamp(min=1e-4)).clamp(0, 1).reshape(size, size, 3)
     alpha = ((1 - radius) * size / 2 + 0.5).clamp(0, 1)
-    picture = (torch.cat([color, alpha[..., None]], -1) * 255 + 0.5).to(torch.uint8).numpy()
+    picture = eight_bits(torch.cat([color, alpha[..., None]], -1))
     stream = BytesIO()
     Image.fromarray(picture).save(stream, "PNG")
     source = _url("png", stream.getvalue())

@@ -22,7 +22,7 @@ from facefit.models.face_model import LinearFaceModel
 from facefit.on_cpu import on_cpu
 from facefit.photo_view import PhotoView
 from facefit.rendering.rasterize import rasterize
-from facefit.rendering.shade import linear_to_srgb
+from facefit.rendering.shade import eight_bits, linear_to_srgb
 from facefit.skin_surface import SkinSurface
 from facefit.uv_layout import texture_layout
 
@@ -96,7 +96,9 @@ def bake_texture(result: FitResult, size: int = DEFAULT_SIZE) -> Texture:
         colors = linear_to_srgb(torch.cat([skin, lit], 1).clamp(0, 1))
         image = texels.image(torch.cat([colors, weight, torch.ones_like(weight)], 1))
         filled = padded(image[:6], image[7:]).permute(1, 2, 0)
-    return Texture(_bytes(filled[..., :3]), _bytes(filled[..., 3:]), _bytes(image[6]), uv, uv_triangles)
+    return Texture(
+        eight_bits(filled[..., :3]), eight_bits(filled[..., 3:]), eight_bits(image[6]), uv, uv_triangles
+    )
 
 
 def _colors(
@@ -154,7 +156,3 @@ def padded(
     coarser = padded(total[:-1], total[-1:])
     up = interpolate(coarser[None], size=color.shape[1:], mode="bilinear", align_corners=False)[0]
     return torch.where(covered > 0, color / covered.clamp(min=1e-6), up)
-
-
-def _bytes(values: Float[Tensor, "*shape"]) -> np.ndarray:
-    return (values.clamp(0, 1) * 255 + 0.5).to(torch.uint8).contiguous().numpy()

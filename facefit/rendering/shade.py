@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 
@@ -26,3 +27,8 @@ def lambertian(
 ) -> Float[Tensor, "points 3"]:
     """Linear colour that leaves a matt surface; `irradiance` is over pi, as `Lighting` gives it."""
     return albedo * irradiance
+
+
+def eight_bits(values: Float[Tensor, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+    """What a picture file holds: 0 to 1 as 0 to 255, rounded; beyond is cut off."""
+    return (values.detach().clamp(0, 1) * 255 + 0.5).to(torch.uint8).contiguous().cpu().numpy()
