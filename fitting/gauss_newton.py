@@ -47,24 +47,28 @@ class GaussNewton:
         started = time.perf_counter()
         start, damping, accepted = scene, self.damping, 0
         status = Status.STEPS_USED if residuals else Status.NOTHING_TO_FIT
+        after: list[float] | None = None
         while residuals and scene.layout(free) and accepted < self.steps:
             # Each freezes from its last frozen self, so that it may keep what has not changed.
-            residuals = [residual.freeze(scene) for residual in residuals]
+            residuals, after = [residual.freeze(scene) for residual in residuals], None
             system = linearised(scene, residuals, free)
             if not system.finite:
                 status = Status.NOT_FINITE
                 break
-            taken, total, damping = self._descend(residuals, scene, free, system, damping)
+            taken, damping = self._descend(residuals, scene, free, system, damping)
             if taken is None:
                 status = Status.NO_DESCENT
                 break
-            scene, accepted = taken, accepted + 1
-            if system.cost - total <= self.tolerance * system.cost:
+            (scene, after), accepted = taken, accepted + 1
+            if system.cost - sum(after) <= self.tolerance * system.cost:
                 status = Status.CONVERGED
                 break
         seconds = time.perf_counter() - started
-        before, after = cost_by_term(residuals, start), cost_by_term(residuals, scene)
-        return scene, StageReport(name, status, accepted, before, after, seconds)
+        if after is None:
+            after = [cost(residual, scene) for residual in residuals]
+        before = [cost(residual, start) for residual in residuals]
+        named = (by_term(residuals, costs) for costs in (before, after))
+        return scene, StageReport(name, status, accepted, *named, seconds)
 
     def _descend(
         self,
@@ -73,27 +77,29 @@ class GaussNewton:
         free: tuple[str, ...],
         system: NormalEquations,
         damping: float,
-    ) -> tuple[Scene | None, float, float]:
-        """The first damped step that lowers the cost (None after too many refusals), its cost, the next damping."""
+    ) -> tuple[tuple[Scene, list[float]] | None, float]:
+        """The scene after the first damped step that lowers the cost, with each term's (None after too many refusals),
+        and the next damping.
+        """
         x = scene.pack(free)
         for _ in range(self.refusals):
             step = damped_step(system, damping)
             if step is not None:
                 candidate = scene.with_packed(free, x + step.to(x))
-                total = sum(cost(residual, candidate) for residual in residuals)
+                costs = [cost(residual, candidate) for residual in residuals]
                 # A NaN compares false, so a step into nonsense is refused like one uphill.
-                if total < system.cost:
-                    return candidate, total, max(damping / 3, 1e-9)
+                if sum(costs) < system.cost:
+                    return (candidate, costs), max(damping / 3, 1e-9)
             damping = max(4 * damping, 1e-6)
-        return None, system.cost, damping
+        return None, damping
 
 
-def cost_by_term(residuals: Sequence[AbstractResidual], scene: Scene) -> dict[str, float]:
+def by_term(residuals: Sequence[AbstractResidual], costs: Sequence[float]) -> dict[str, float]:
     """Each term's cost; terms of one name are added."""
-    costs: dict[str, float] = {}
-    for residual in residuals:
-        costs[residual.name] = costs.get(residual.name, 0.0) + cost(residual, scene)
-    return costs
+    named: dict[str, float] = {}
+    for residual, value in zip(residuals, costs, strict=True):
+        named[residual.name] = named.get(residual.name, 0.0) + value
+    return named
 
 
 @singledispatch

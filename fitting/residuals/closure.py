@@ -62,16 +62,21 @@ class ClosureResidual(AbstractResidual):
 
     def difference(self, scene: Scene) -> Float[np.ndarray, "pairs 2"]:
         """Model minus photograph in pixels, not whitened, in float64."""
-        upper, lower = np.split(project_points(scene, self.points), 2)
+        upper, lower = _halves(project_points(scene, self.points))
         difference: Float[np.ndarray, "pairs 2"] = upper - lower - self.offset
         return difference
+
+
+def _halves(rows: Float[np.ndarray, "two_n columns"]) -> tuple[np.ndarray, np.ndarray]:
+    half = len(rows) // 2
+    return rows[:half], rows[half:]
 
 
 @add_to.register
 def _(residual: ClosureResidual, total: Total, scene: Scene) -> None:
     whitening = residual.weighted
     both = np.concatenate([whitening, -whitening])
-    upper, lower = np.split(point_rows(scene, residual.points, both, with_shape=has_shape(total.free)), 2)
+    upper, lower = _halves(point_rows(scene, residual.points, both, with_shape=has_shape(total.free)))
     values = (whitening @ residual.difference(scene)[:, :, None]).ravel()
     total.add_rows(upper + lower, values, scene, geometry_of(total.free))
 
