@@ -66,9 +66,11 @@ class GaussNewton:
         seconds = time.perf_counter() - started
         if after is None:
             after = [cost(residual, scene) for residual in residuals]
-        before = [cost(residual, start) for residual in residuals]
-        named = (by_term(residuals, costs) for costs in (before, after))
-        return scene, StageReport(name, status, accepted, *named, seconds)
+        first, last = (
+            by_term(residuals, [cost(residual, start) for residual in residuals]),
+            by_term(residuals, after),
+        )
+        return scene, StageReport(name, status, accepted, first, last, seconds)
 
     def _descend(
         self,
