@@ -66,10 +66,8 @@ class GaussNewton:
         seconds = time.perf_counter() - started
         if after is None:
             after = [cost(residual, scene) for residual in residuals]
-        first, last = (
-            by_term(residuals, [cost(residual, start) for residual in residuals]),
-            by_term(residuals, after),
-        )
+        first = by_term(residuals, [cost(residual, start) for residual in residuals])
+        last = by_term(residuals, after)
         return scene, StageReport(name, status, accepted, first, last, seconds)
 
     def _descend(
