@@ -188,6 +188,11 @@ class Request:
                     "fit them one at a time, with -o"
                 )
 
+    @property
+    def many(self) -> bool:
+        """Whether there may be many results: a line for each is enough."""
+        return self.several or self.face == "all"
+
     def person_folder(self, photos: tuple[Path, ...]) -> Path:
         return self.output or Path(f"{photos[0].stem}_person_facefit")
 
@@ -211,7 +216,8 @@ def _run(photos: tuple[Path, ...], request: Request) -> int:
         return _report_error(None, error, request)
     if request.same_person:
         return _fit_person(photos, model, request, wanted)
-    codes = []
+    codes: list[int] = []
+    terms: set[str] = set()
     for photo in photos:
         try:
             with _progress(wanted) as progress:
@@ -226,9 +232,11 @@ def _run(photos: tuple[Path, ...], request: Request) -> int:
         else:
             for one in written:
                 _report(photo, one, request)
+                terms.add(one.result.terms)
             codes.append(0 if all(one.result.status.ok for one in written) else FacefitError.exit_code)
-    if request.several and wanted:
-        click.echo(f"{codes.count(0)} of {len(photos)} photographs fitted")
+    if request.many and wanted:
+        count = [f"{codes.count(0)} of {len(photos)} photographs fitted"] if request.several else []
+        click.echo(_printable("\n".join([*sorted(terms), *count])))
     return max(codes, key=SEVERITY.index)
 
 
@@ -356,11 +364,17 @@ def _report(photo: Path, written: Written, request: Request) -> None:
             "folder": str(folder),
             "files": dict(files),
             "status": result.status.value,
+            "verdict": result.verdict.grade,
             "summary": result.summary(),
             "warnings": list(result.warnings),
         }
         click.echo(json.dumps(line))
-    elif not request.quiet:
+    elif request.quiet:
+        return
+    elif request.many:
+        found = "; ".join([result.verdict.sentence, *result.warnings])
+        click.echo(_printable(f"{folder / 'report.html'}: {found}"))
+    else:
         lines = [*_listing(folder, files), result.summary()]
         if any(name == "report.html" for name, _ in files):
             lines.append(f"Look at {folder / 'report.html'}")
