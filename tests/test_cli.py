@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from facefit import cli
+from facefit import cli, steps
 from facefit.errors import UnreadableInput
 from facefit.fitting.result import FitResult
 
@@ -33,7 +33,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(cli, "_is_terminal", lambda: False)
+    monkeypatch.setattr(steps, "_is_terminal", lambda: False)
     return lambda *args: CliRunner().invoke(cli.main, [str(a) for a in args], catch_exceptions=False)
 
 
