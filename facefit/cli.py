@@ -7,15 +7,12 @@ Exit codes: 0 fitted, 1 the fit failed, 2 wrong usage, 3 no face, 4 unreadable i
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import importlib
 import json
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,12 +22,12 @@ import click
 import facefit
 from facefit.errors import FacefitError
 from facefit.output_folder import whole_folder
+from facefit.steps import Progress, announced, ending_between_steps, heed, printable
 
 if TYPE_CHECKING:
     from facefit.fitting.result import FitResult
+    from facefit.fitting.stages import Stage
     from facefit.models.face_model import LinearFaceModel
-
-Progress = Callable[[str, float], None]
 
 GROUPS = {
     "models": ("facefit.models_cli", "models"),
@@ -70,7 +67,7 @@ class FrontDoor(click.Group):
         try:
             return super().invoke(ctx)
         except FacefitError as error:
-            click.echo(_printable(f"facefit: {error}"), err=True)
+            click.echo(printable(f"facefit: {error}"), err=True)
             raise SystemExit(error.exit_code) from None
         except KeyboardInterrupt:
             click.echo("facefit: interrupted", err=True)
@@ -141,7 +138,7 @@ def fit_photos(photos: tuple[Path, ...], threads: int | None, **options: Any) ->
     if threads is not None:
         _limit_threads(threads)
     try:
-        with _ending_between_steps():
+        with ending_between_steps():
             code = _run(photos, request)
     except KeyboardInterrupt:
         click.echo("facefit: interrupted; nothing half-written is left behind", err=True)
@@ -188,6 +185,11 @@ class Request:
                     "fit them one at a time, with -o"
                 )
 
+    @property
+    def many(self) -> bool:
+        """Whether there may be many results: a line for each is enough."""
+        return self.several or self.face == "all"
+
     def person_folder(self, photos: tuple[Path, ...]) -> Path:
         return self.output or Path(f"{photos[0].stem}_person_facefit")
 
@@ -202,7 +204,7 @@ def _run(photos: tuple[Path, ...], request: Request) -> int:
     """Fit photograph after photograph; one that fails does not stop the others."""
     wanted = not (request.quiet or request.as_json)
     try:
-        with _progress(wanted) as progress:
+        with announced(wanted) as progress:
             progress("loading the face model", 0.0)
             from facefit.models import load_model
 
@@ -211,10 +213,11 @@ def _run(photos: tuple[Path, ...], request: Request) -> int:
         return _report_error(None, error, request)
     if request.same_person:
         return _fit_person(photos, model, request, wanted)
-    codes = []
+    codes: list[int] = []
+    terms: set[str] = set()
     for photo in photos:
         try:
-            with _progress(wanted) as progress:
+            with announced(wanted) as progress:
                 written = _fit_photo(photo, model, request, progress)
         except FacefitError as error:
             codes.append(_report_error(photo, error, request))
@@ -226,40 +229,12 @@ def _run(photos: tuple[Path, ...], request: Request) -> int:
         else:
             for one in written:
                 _report(photo, one, request)
+                terms.add(one.result.terms)
             codes.append(0 if all(one.result.status.ok for one in written) else FacefitError.exit_code)
-    if request.several and wanted:
-        click.echo(f"{codes.count(0)} of {len(photos)} photographs fitted")
+    if request.many and wanted:
+        count = [f"{codes.count(0)} of {len(photos)} photographs fitted"] if request.several else []
+        click.echo(printable("\n".join([*sorted(terms), *count])))
     return max(codes, key=SEVERITY.index)
-
-
-_asked: list[int] = []
-
-
-@contextlib.contextmanager
-def _ending_between_steps() -> Iterator[None]:
-    """On Ctrl-C or SIGTERM: end at the next step, so that no half-written folder is left; asked again, at once.
-
-    An exception raised by the signal's handler at once may be lost: compiled code that calls back into Python drops it.
-    """
-
-    def ask(number: int, frame: object) -> None:
-        _asked.append(number)
-        if len(_asked) > 1:
-            _heed()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        _asked.clear()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _heed() -> None:
-    """Where the process has been asked to end, do so."""
-    if _asked:
-        raise KeyboardInterrupt if _asked[0] == signal.SIGINT else SystemExit(128 + _asked[0])
 
 
 class Written(NamedTuple):
@@ -272,11 +247,9 @@ class Written(NamedTuple):
 
 def _fit_photo(photo: Path, model: LinearFaceModel, request: Request, progress: Progress) -> list[Written]:
     from facefit.export import write_results
-    from facefit.fitting.stages import DETAILED, FAST, STANDARD
     from facefit.reconstruct import reconstruct, reconstruct_all
 
-    stages = {"fast": FAST, "standard": STANDARD, "detailed": DETAILED}[request.stages]
-    options: dict[str, Any] = {"fov": request.fov, "mask": request.mask, "stages": stages}
+    options: dict[str, Any] = {"fov": request.fov, "mask": request.mask, "stages": _recipe(request)}
 
     def named(what: str, share: float) -> None:
         progress(f"{photo.name}: {what}", share)
@@ -294,35 +267,33 @@ def _fit_photo(photo: Path, model: LinearFaceModel, request: Request, progress: 
         folder = request.folder(photo, number)
         with whole_folder(folder) as partial:
             files = write_results(result, partial)
-            _heed()
+            heed()
         written.append(Written(folder, files, result))
     return written
 
 
 def _fit_person(photos: tuple[Path, ...], model: LinearFaceModel, request: Request, wanted: bool) -> int:
     """One person from all photographs, in one folder."""
-    from facefit.fitting.stages import DETAILED, FAST, STANDARD
     from facefit.reconstruct import reconstruct_together
     from facefit.together_folder import write_together
 
     face: Any = request.face
-    stages = {"fast": FAST, "standard": STANDARD, "detailed": DETAILED}[request.stages]
     folder = request.person_folder(photos)
     try:
-        with _progress(wanted) as progress:
+        with announced(wanted) as progress:
             joint = reconstruct_together(
                 photos,
                 model,
                 landmarks=request.landmarks,
                 face=face,
                 fov=request.fov,
-                stages=stages,
+                stages=_recipe(request),
                 progress=progress,
             )
             progress("writing", 1.0)
             with whole_folder(folder) as partial:
                 files = write_together(joint, partial)
-                _heed()
+                heed()
     except FacefitError as error:
         return _report_error(None, error, request)
     code = 0 if joint.status.ok else FacefitError.exit_code
@@ -338,8 +309,14 @@ def _fit_person(photos: tuple[Path, ...], model: LinearFaceModel, request: Reque
         }
         click.echo(json.dumps(line))
     elif not request.quiet:
-        click.echo(_printable("\n".join([*_listing(folder, files), joint.summary()])))
+        click.echo(printable("\n".join([*_listing(folder, files), joint.summary()])))
     return code
+
+
+def _recipe(request: Request) -> tuple[Stage, ...]:
+    from facefit.fitting.stages import DETAILED, FAST, STANDARD
+
+    return {"fast": FAST, "standard": STANDARD, "detailed": DETAILED}[request.stages]
 
 
 def _listing(folder: Path, files: list[tuple[str, str]]) -> list[str]:
@@ -356,15 +333,21 @@ def _report(photo: Path, written: Written, request: Request) -> None:
             "folder": str(folder),
             "files": dict(files),
             "status": result.status.value,
+            "verdict": result.verdict.grade,
             "summary": result.summary(),
             "warnings": list(result.warnings),
         }
         click.echo(json.dumps(line))
-    elif not request.quiet:
+    elif request.quiet:
+        return
+    elif request.many:
+        found = "; ".join([result.verdict.sentence, *result.warnings])
+        click.echo(printable(f"{folder / 'report.html'}: {found}"))
+    else:
         lines = [*_listing(folder, files), result.summary()]
         if any(name == "report.html" for name, _ in files):
             lines.append(f"Look at {folder / 'report.html'}")
-        click.echo(_printable("\n".join(lines)))
+        click.echo(printable("\n".join(lines)))
 
 
 def _report_error(photo: Path | None, error: Exception, request: Request) -> int:
@@ -375,60 +358,8 @@ def _report_error(photo: Path | None, error: Exception, request: Request) -> int
         click.echo(
             json.dumps({"photo": None if photo is None else str(photo), "exit_code": code, "error": sentence})
         )
-    click.echo(_printable(f"facefit: {sentence}"), err=True)
+    click.echo(printable(f"facefit: {sentence}"), err=True)
     return code
-
-
-@contextlib.contextmanager
-def _progress(wanted: bool) -> Iterator[Progress]:
-    """Told before each step, which is where a request to end is heeded; shown as a bar or a line, or not at all."""
-    with _shown(wanted) as show:
-
-        def step(what: str, share: float) -> None:
-            _heed()
-            show(what, share)
-
-        yield step
-
-
-@contextlib.contextmanager
-def _shown(wanted: bool) -> Iterator[Progress]:
-    """A bar on a terminal's standard error; without a terminal, one line when it begins."""
-    if not wanted:
-        yield lambda what, share: None
-    elif not _is_terminal():
-        said: list[str] = []
-
-        def begin(what: str, share: float) -> None:
-            if not said:
-                said.append(what)
-                click.echo(_printable(f"{what} ..."), err=True)
-
-        yield begin
-    else:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(30),
-            TimeElapsedColumn(),
-        )
-        # Standard output stays what it is: a result may be piped on while the bar is shown.
-        console = Console(stderr=True)
-        with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
-            task = bar.add_task("", total=1.0)
-            yield lambda what, share: bar.update(task, description=_printable(what), completed=share)
-
-
-def _is_terminal() -> bool:
-    return sys.stderr.isatty()
-
-
-def _printable(text: str) -> str:
-    """File names may hold bytes that are no text."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _limit_threads(count: int) -> None:

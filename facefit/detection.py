@@ -58,7 +58,7 @@ class Face:
 
     `landmarks` are iBUG 68 by number, belonging to the person even where the photograph lies on its side;
     `covariance` is theirs in px^2. `turned_deg` is how far the image had to be turned counter-clockwise; `by` is who
-    found the landmarks.
+    found the landmarks, which decides what a result may be used for ("given": neither dlib's file nor our network).
     """
 
     box: tuple[float, float, float, float]

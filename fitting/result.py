@@ -130,6 +130,13 @@ class FitResult:
     def seconds(self) -> float:
         return sum(stage.seconds for stage in self.stages)
 
+    @property
+    def terms(self) -> str:
+        """What the result may be used for: the model's licence, and whose landmarks were used."""
+        source = self.model.source
+        landmarks = LANDMARK_TERMS[self.observation.landmarks_by]
+        return f"model {self.model.name} ({source.licence}, {source.licence_class}){landmarks}"
+
     def summary(self) -> str:
         """A few lines a person reads after a fit."""
         yaw, pitch, roll = self.scene.pose.yaw_pitch_roll_deg()
@@ -138,8 +145,7 @@ class FitResult:
             self._figures(),
             f"head turned {yaw:+.0f} deg, pitch {pitch:+.0f}, roll {roll:+.0f}; field of view "
             f"{self.scene.camera.field_of_view_deg:.0f} deg ({self.scene.camera.focal_source})",
-            f"model {self.model.name} ({self.model.source.licence}, {self.model.source.licence_class})"
-            + LANDMARK_TERMS[self.observation.landmarks_by],
+            self.terms,
         ]
         if self.part_sigma_mm:
             lines.append(in_words(self.part_sigma_mm))

@@ -78,14 +78,17 @@ class Pose:
 
     @staticmethod
     def frontal(distance_mm: float = 600.0) -> Pose:
+        """Upright and facing the camera, the model's origin this far before it."""
         return Pose(torch.zeros(3), torch.tensor([0.0, 0.0, distance_mm]))
 
     @property
     def camera_from_model(self) -> Float[Tensor, "3 3"]:
+        """The rotation from the model's axes to the camera's (x right, y down, z forward)."""
         facing = torch.tensor(FACING, dtype=self.rotation.dtype, device=self.rotation.device)
         return facing @ rotation_matrix(self.rotation)
 
     def apply(self, points_model: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
+        """Points of the model frame in camera axes, mm."""
         return points_model @ self.camera_from_model.T + self.translation_mm
 
     def yaw_pitch_roll_deg(self) -> tuple[float, float, float]:
@@ -101,6 +104,7 @@ class Pose:
 
     @staticmethod
     def from_camera_from_model(rotation: Float[Tensor, "3 3"], translation_mm: Float[Tensor, "3"]) -> Pose:
+        """The inverse of `camera_from_model`."""
         facing = torch.tensor(FACING, dtype=rotation.dtype, device=rotation.device)
         return Pose(axis_angle(facing @ rotation), translation_mm)
 
@@ -137,6 +141,7 @@ class Camera:
 
     @property
     def field_of_view_deg(self) -> float:
+        """Over the longer side."""
         return math.degrees(2 * math.atan(0.5 * max(self.width, self.height) / float(self.focal_px)))
 
     @property
@@ -151,4 +156,5 @@ class Camera:
         return self.focal_px * points_camera[:, :2] / points_camera[:, 2:3] + self.principal_point
 
     def with_focal(self, focal_px: Float[Tensor, ""], source: FocalSource = "optimised") -> Camera:
+        """This camera with another focal length, and where that comes from."""
         return replace(self, focal_px=focal_px, focal_source=source)

@@ -179,6 +179,7 @@ class LinearFaceModel:
     def vertices(
         self, identity: Float[Tensor, "identity"], expression: Float[Tensor, "expression"]
     ) -> Float[Tensor, "vertices 3"]:
+        """The surface in the model frame, mm; modes beyond the coefficients given count as zero."""
         shape = self.mean.reshape(-1)
         if len(identity):
             shape = shape + identity @ self.identity_basis[: len(identity)].flatten(1)
@@ -195,6 +196,7 @@ class LinearFaceModel:
         )
 
     def landmark_points(self, vertices: Float[Tensor, "vertices 3"]) -> Float[Tensor, "landmarks 3"]:
+        """Where the landmarks lie on a surface of the model, in the order of `topology.landmarks.numbers` (iBUG 68)."""
         corners = vertices[
             self.triangles[torch.from_numpy(self.topology.landmarks.triangles.astype(np.int64))]
         ]

@@ -61,6 +61,7 @@ class Lighting:
 
     @staticmethod
     def ambient(level: float = 1.0) -> Lighting:
+        """The same white light from everywhere."""
         coefficients = torch.zeros(9, 3)
         coefficients[0] = level / _C0
         return Lighting(coefficients)

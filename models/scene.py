@@ -47,7 +47,7 @@ class Scene:
         )
 
     def shape(self, model: LinearFaceModel) -> Float[Tensor, "vertices 3"]:
-        """The posed-free surface in the model frame, mm: identity, expression and offsets."""
+        """The surface in the model frame, mm: identity, expression and offsets, without pose."""
         vertices = model.vertices(self.identity, self.expression)
         return vertices if self.offsets is None else vertices + self.offsets
 
@@ -110,6 +110,7 @@ class Scene:
         return slices
 
     def pack(self, free: tuple[str, ...]) -> Float[Tensor, "unknowns"]:
+        """The freed blocks as one vector, in the order of `BLOCKS`."""
         blocks = [self.block(name) for name in self.layout(free)]
         return torch.cat(blocks) if blocks else self.identity.new_zeros(0)
 

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from facefit import cli
+from facefit import cli, steps
 from facefit.errors import UnreadableInput
 from facefit.fitting.result import FitResult
 
@@ -33,7 +33,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(cli, "_is_terminal", lambda: False)
+    monkeypatch.setattr(steps, "_is_terminal", lambda: False)
     return lambda *args: CliRunner().invoke(cli.main, [str(a) for a in args], catch_exceptions=False)
 
 
@@ -93,6 +93,19 @@ def test_quiet_says_nothing(run: Run, fitting: list[str]) -> None:
     assert here() == ["toy_facefit"]
 
 
+def test_of_many_results_a_line_each_and_their_terms_once(
+    run: Run, toy: dict[str, str], astronaut: np.ndarray
+) -> None:
+    for name in ("a.png", "b.png"):
+        Image.fromarray(astronaut[:300, 80:380]).save(name)
+    result = run("a.png", "b.png", "--model", toy["model"], "--stages", "fast")
+    assert result.exit_code == 0, result.output
+    a, b, terms, count = result.stdout.splitlines()
+    assert a.startswith(f"{Path('a_facefit') / 'report.html'}: ") and b.startswith("b_facefit")
+    assert a.split(": ", 1)[1].split(":")[0].split(",")[0] in ("good", "usable", "poor")
+    assert "landmarks by dlib (non-commercial)" in terms and count == "2 of 2 photographs fitted"
+
+
 def test_output_names_the_folder(run: Run, fitting: list[str]) -> None:
     assert run(*fitting, "-q", "-o", "deep/down").exit_code == 0
     assert (Path("deep/down") / "result.json").is_file()
@@ -103,7 +116,7 @@ def test_json_is_one_object_a_line_on_standard_output(run: Run, fitting: list[st
     result = run(*fitting, "--json")
     (line,) = result.stdout.splitlines()
     told = json.loads(line)
-    assert told["exit_code"] == 0
+    assert told["exit_code"] == 0 and told["verdict"] in ("good", "usable", "poor")
     assert told["folder"] == "toy_facefit"
     assert set(told["files"]) == set(os.listdir("toy_facefit"))
 

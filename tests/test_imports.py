@@ -46,6 +46,7 @@ LEVELS = {
     "facefit.fitting": 3,
     "facefit.learned_init": 3,
     "facefit.reconstruct": 4,
+    "facefit.steps": 5,
     "facefit.cli": 5,
     "facefit.models_cli": 5,
     "facefit.export": 5,

@@ -28,6 +28,15 @@ def test_every_link_leads_somewhere() -> None:
             assert (ROOT / target).exists(), f"{text}: {target}"
 
 
+def test_every_benchmark_is_described() -> None:
+    from facefit.benchmarks.cli import bench
+
+    text = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
+    assert {
+        name for name in bench.commands if f"`{name}`" not in text and f"bench {name} " not in text
+    } == set()
+
+
 def test_every_make_target_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     assert set(re.findall(r"^    make ([a-z]+)", README, re.MULTILINE)) <= targets

@@ -15,7 +15,7 @@ from test_joint import seen
 from toy import toy_model
 
 import facefit as ff
-from facefit import cli
+from facefit import cli, steps
 from facefit.errors import NoFaceFound
 from facefit.fitting.joint.recipe import fit_together
 from facefit.fitting.result import FitResult
@@ -64,7 +64,7 @@ def test_a_folder_for_the_person_and_one_in_it_for_each_photograph(
     photos: dict[str, Path], toy: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_is_terminal", lambda: False)
+    monkeypatch.setattr(steps, "_is_terminal", lambda: False)
 
     def write(result: FitResult, folder: Path) -> None:
         (folder / "mesh.obj").write_text("v")
