@@ -16,7 +16,7 @@ from facefit.camera_conventions import CONVENTIONS, camera_to
 from facefit.displacement import detail_entry
 from facefit.fitting.result import FitResult
 from facefit.on_cpu import on_cpu
-from facefit.result_trust import sigma_lists, uncertainty_arrays, uncertainty_entry, verdict_entry
+from facefit.result_trust import gaze_entry, sigma_lists, uncertainty_arrays, uncertainty_entry, verdict_entry
 
 FORMAT = 1
 
@@ -88,6 +88,7 @@ def result_dict(result: FitResult) -> dict[str, Any]:
             ],
         },
         "detail": detail_entry(result),
+        "gaze": gaze_entry(result),
         "verdict": verdict_entry(result),
         "uncertainty": uncertainty_entry(result),
         "timings_s": {**result.timings, "fit": result.seconds},

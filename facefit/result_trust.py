@@ -33,6 +33,23 @@ def verdict_entry(result: FitResult) -> dict[str, Any]:
     }
 
 
+def gaze_entry(result: FitResult) -> dict[str, Any] | None:
+    """None for a model whose expressions do not turn its eyes."""
+    gaze = result.gaze
+    if gaze is None:
+        return None
+    return {
+        "unit": "degrees that the model's eyes turn in the head; also among the expressions",
+        "signs": "left and up are the subject's",
+        "seen": gaze.seen,
+        "left_deg": gaze.left_deg,
+        "up_deg": gaze.up_deg,
+        "each_inwards_deg": gaze.converging_deg,
+        "left_sigma_deg": gaze.left_sigma_deg,
+        "up_sigma_deg": gaze.up_sigma_deg,
+    }
+
+
 def uncertainty_entry(result: FitResult) -> dict[str, Any] | None:
     """None where the shape was not fitted."""
     posterior = result.posterior
@@ -86,4 +103,9 @@ def _sigmas(result: FitResult) -> dict[str, np.ndarray]:
         return {}
     every = result.posterior.every_sigma()
     shapes = {"lighting": (9, 3)}
-    return {name: sigma.numpy().reshape(shapes.get(name, -1)) for name, sigma in every.items()}
+    found = {name: sigma.numpy().reshape(shapes.get(name, -1)) for name, sigma in every.items()}
+    if result.gaze is not None and "expression" in found:
+        # The stages saw no more of the eyeballs than their lids: what the gaze says came later.
+        numbers, sigma = zip(*result.gaze.coefficient_sigma.items(), strict=True)
+        found["expression"][list(numbers)] = sigma
+    return found

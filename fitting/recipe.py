@@ -14,7 +14,8 @@ from jaxtyping import Bool
 from threadpoolctl import ThreadpoolController
 
 from facefit.fitting.detail.stage import Detail, solve_offsets
-from facefit.fitting.eyes import with_eye_colour
+from facefit.fitting.eyes import with_eyes
+from facefit.fitting.gaze import Gaze
 from facefit.fitting.inliers import SkinMask
 from facefit.fitting.linear import landmark_start, with_ambient_level
 from facefit.fitting.occlusion import skin_mask
@@ -65,6 +66,9 @@ def fit(
     first: Scene | None = None
     seen, skin, whole = observation, None, levels
     detail: Detail | None = None
+    gaze: Gaze | None = None
+    # Detail is added to a face whose eyes look where they should.
+    last = max((n for n, stage in enumerate(stages) if stage.detail is None), default=-1)
     with torch.no_grad(), blas().limit(limits=1, user_api="blas"):
         for number, stage in enumerate(stages):
             if progress is not None:
@@ -87,10 +91,10 @@ def fit(
             residuals = [*evidence, *priors(stage, observation)] if evidence else []
             scene, report = stage.solver.solve(residuals, scene, freed(stage, observation), stage.name)
             reports.append(report)
+            if number == last and in_front(scene, model):
+                scene, gaze = looking(scene, model, stages, None if first is None else whole[sizes[-1]])
         if reports and not in_front(scene, model):
             reports[-1] = replace(reports[-1], status=Status.BEHIND_CAMERA)
-        elif first is not None and any("albedo" in stage.free for stage in stages):
-            scene = with_eye_colour(scene, model, whole[sizes[-1]])
         fitted = landmark_pixels(scene, model)
         result = FitResult(
             scene=scene,
@@ -102,6 +106,7 @@ def fit(
             recipe=tuple(stages),
             skin=skin,
             detail=detail,
+            gaze=gaze,
         )
         if first is not None:
             result = with_colour_figures(result, first, whole[sizes[len(sizes) // 2]])
@@ -169,6 +174,19 @@ def believed_pixels(
 def freed(stage: Stage, observation: Observation) -> tuple[str, ...]:
     """The stage's unknowns; a focal length that is known stays."""
     return tuple(name for name in stage.free if name != "focal" or observation.focal_sigma > 0)
+
+
+def looking(
+    scene: Scene, model: LinearFaceModel, stages: Sequence[Stage], level: PyramidLevel | None
+) -> tuple[Scene, Gaze | None]:
+    """The scene with its eyes' colour and gaze, as far as the stages freed what says so."""
+    freed = {block for stage in stages for block in stage.free}
+    if not freed & {"albedo", "expression"}:
+        return scene, None
+    found, gaze = with_eyes(scene, model, level)
+    if "albedo" not in freed:
+        found = replace(found, albedo=scene.albedo)
+    return (found, gaze) if "expression" in freed else (replace(found, expression=scene.expression), None)
 
 
 def terms(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
+from facefit.fitting.gaze import Gaze
 from facefit.fitting.inliers import SkinMask
 from facefit.fitting.posterior import Posterior, neutral_sigma_mm
 from facefit.fitting.uncertainty import MISMATCH, in_words, part_sigma_mm
@@ -66,7 +67,8 @@ class FitResult:
     `landmark_error` is the mean distance of the 51 inner landmarks over the outer eye distance (a fraction);
     the photometric figures are RMS differences in sRGB levels (0-1) over the face pixels in use, at the start and
     at the end; `pixels_used` is the fraction of visible face pixels in use. NaN where it does not apply. `skin` says
-    where the photograph shows the face; None where no stage looked. `detail` is what is finer than the model's mesh.
+    where the photograph shows the face; None where no stage looked. `detail` is what is finer than the model's mesh,
+    `gaze` where the eyes look; None where the expressions do not turn them, or were not fitted.
     """
 
     scene: Scene
@@ -80,6 +82,7 @@ class FitResult:
     landmarks_fitted: Float[np.ndarray, "68 2"] | None = None
     skin: SkinMask | None = None
     detail: Detail | None = None
+    gaze: Gaze | None = None
     recipe: tuple[Stage, ...] = ()
     warnings: tuple[str, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)

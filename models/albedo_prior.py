@@ -53,6 +53,7 @@ SMOOTH_MELANIN_SIGMA, SMOOTH_BLOOD_SIGMA = 0.10, 0.18
 UNEVEN = 0.35
 # Eyes open wider than at rest: what the lids hid is no darker than this share.
 EYE_SHADE = 0.5
+EYEBALLS = ("right_eyeball", "left_eyeball")
 # Every load of a model without an albedo pays for the shade: a tenth of a second, on average within 1 % of 500
 # directions.
 DIRECTIONS, PIXEL_MM = 120, 1.0
@@ -98,6 +99,9 @@ def albedo_prior(
         modes += _part_modes(where, tone, skin)
     modes += _smooth_modes(*face_coordinates(vertices, view), tone, bare)
     shade = np.maximum(_shade(vertices, topology, mean), EYE_SHADE * where.eye[:, None])
+    for ball in (topology.regions[name] for name in EYEBALLS if name in topology.regions):
+        # Eyes turn, and the shade of their lids does not turn with them: everywhere what it is between the lids.
+        shade[ball] = shade[ball][shade[ball].min(axis=1) > EYE_SHADE].mean(axis=0)
     return (shade * mean).astype(np.float32), (shade * np.stack(modes)).astype(np.float32)
 
 

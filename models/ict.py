@@ -6,7 +6,8 @@ as one facefit file of the whole mesh (26 MB, see `pack`); the fit uses face, he
 eyeballs of it.
 
 The published identity modes are already in standard deviations and not orthogonal on the face alone; some
-contain a small rigid motion, which the pose absorbs. The files hold no albedo: see `albedo_prior`.
+contain a small rigid motion, which the pose absorbs. The files hold no albedo: see `albedo_prior`. Their shapes
+of the gaze move the lids; here they turn the eyeballs as well: see `eye_turns`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from facefit.errors import ModelFileError
 from facefit.models import obj_text
 from facefit.models.albedo_prior import with_albedo_prior
 from facefit.models.cache import cache_folder
+from facefit.models.eye_turns import turn_eyes
 from facefit.models.face_model import Landmarks, LinearFaceModel, ModelSource, Topology
 from facefit.models.landmark_map import landmarks_from_table, packaged
 from facefit.models.pack import load_pack, save_model
@@ -58,7 +60,7 @@ def load(path: Path | None = None, *, whole: bool = False) -> LinearFaceModel:
             f"{pack}: has {model.n_vertices} vertices, ICT-FaceKit has {expected}; "
             f"delete it and {INSTALL_HINT}"
         )
-    return with_albedo_prior(model)
+    return with_albedo_prior(turn_eyes(model))
 
 
 def installed_path() -> Path:

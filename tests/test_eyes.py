@@ -1,4 +1,4 @@
-"""The colour of the irises comes from the photograph, and nothing else moves with it."""
+"""The colour of the irises comes from the photograph, and nothing else moves with it but the gaze (`test_gaze`)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 import torch
 from toy import photograph, toy_model, toy_scene
 
+from facefit.expressions import part_of
 from facefit.fitting import fit
-from facefit.fitting.eyes import with_eye_colour
+from facefit.fitting.eyes import with_eyes
 from facefit.fitting.pyramid import PyramidLevel, face_pyramid
 from facefit.models.builtin import load
 from facefit.models.camera import Camera, Pose
@@ -70,7 +71,7 @@ def without_eyes(truth: Scene) -> Scene:
 @pytest.mark.parametrize("blue", [-1.0, 0.0, 1.5, 3.0])
 def test_the_eyes_of_a_rendering_come_back(shade: float, blue: float) -> None:
     truth = scene(shade, blue)
-    found = with_eye_colour(without_eyes(truth), model(), level_of(observed(truth)))
+    found = with_eyes(without_eyes(truth), model(), level_of(observed(truth)))[0]
     # A deviation of shade is 18 % of the eye's brightness.
     assert abs(float(found.albedo[SHADE]) - shade) < 0.9
     assert abs(float(found.albedo[BLUE]) - blue) < 0.6
@@ -80,17 +81,19 @@ def test_the_eyes_of_a_rendering_come_back(shade: float, blue: float) -> None:
 @pytest.mark.parametrize("side", [("eyeLookInLeft", "eyeLookOutRight"), ("eyeLookOutLeft", "eyeLookInRight")])
 def test_whoever_looks_aside_keeps_the_colour_of_the_eyes(side: tuple[str, str], blue: float) -> None:
     truth = scene(-0.5, blue, **dict.fromkeys(side, 0.6))
-    found = with_eye_colour(without_eyes(truth), model(), level_of(observed(truth)))
+    found = with_eyes(without_eyes(truth), model(), level_of(observed(truth)))[0]
     assert abs(float(found.albedo[BLUE]) - blue) < 0.8
 
 
 def test_nothing_but_the_eyes_modes_moves() -> None:
     truth = scene(-0.5, 2.0)
     start = without_eyes(truth)
-    found = with_eye_colour(start, model(), level_of(observed(truth)))
+    found = with_eyes(start, model(), level_of(observed(truth)))[0]
     for block in BLOCKS:
-        if block != "albedo" and block not in ("offsets", "albedo_offsets"):
+        if block not in ("albedo", "expression", "offsets", "albedo_offsets"):
             assert torch.equal(found.block(block), start.block(block))
+    lids = [part_of(name) == "Eyes" for name in model().expression_names]
+    assert not found.expression[~torch.tensor(lids)].any()
     others = np.setdiff1d(np.arange(model().n_albedo), [SHADE, BLUE])
     assert torch.equal(found.albedo[others], start.albedo[others])
     assert not torch.equal(found.albedo, start.albedo)
@@ -98,7 +101,7 @@ def test_nothing_but_the_eyes_modes_moves() -> None:
 
 def test_closed_lids_say_nothing_of_the_iris() -> None:
     truth = scene(0.0, 3.0, eyeBlinkLeft=1.0, eyeBlinkRight=1.0)
-    found = with_eye_colour(without_eyes(truth), model(), level_of(observed(truth)))
+    found = with_eyes(without_eyes(truth), model(), level_of(observed(truth)))[0]
     assert abs(float(found.albedo[BLUE])) < 0.1
 
 
@@ -112,7 +115,7 @@ def test_glasses_that_hide_the_eyes_say_nothing_of_the_iris(color: tuple[int, in
         left, top = (observation.landmarks[eye].min(0) - 10).astype(int)
         right, bottom = (observation.landmarks[eye].max(0) + 10).astype(int)
         image[top:bottom, left:right] = color
-    found = with_eye_colour(without_eyes(truth), model(), level_of(replace(observation, image=image)))
+    found = with_eyes(without_eyes(truth), model(), level_of(replace(observation, image=image)))[0]
     assert abs(float(found.albedo[BLUE])) < 0.1
 
 
@@ -121,10 +124,10 @@ def test_eyes_outside_the_picture_and_models_without_eyeballs_change_nothing() -
     level = level_of(observed(truth))
     aside = without_eyes(truth)
     aside = replace(aside, pose=replace(aside.pose, translation_mm=torch.tensor([0.0, 400.0, 620.0])))
-    assert with_eye_colour(aside, model(), level) is aside
+    assert torch.equal(with_eyes(aside, model(), level)[0].pack(BLOCKS[:-1]), aside.pack(BLOCKS[:-1]))
     toy = toy_scene(0)
     picture = face_pyramid(Observation(photograph(toy), toy.camera), [64])[0]
-    assert with_eye_colour(toy, toy_model(), picture) is toy
+    assert with_eyes(toy, toy_model(), picture) == (toy, None)
 
 
 def test_a_fit_brings_the_eyes_along() -> None:

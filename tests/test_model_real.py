@@ -96,6 +96,21 @@ def test_icts_modes_are_those_of_the_published_text(data: Path, pack: Path) -> N
 
 
 @pytest.mark.slow
+def test_icts_eyes_look_where_their_shapes_say(face: LinearFaceModel) -> None:
+    """The published shapes move the lids; the eyeballs turn too, to one side and up by what their names say."""
+    mean = face.mean.double().numpy()
+    for side, x in (("L", 1.0), ("R", -1.0)):
+        ball = face.topology.region("left_eyeball" if side == "L" else "right_eyeball")
+        pupil = ball[mean[ball, 2].argmax()]
+        for way, aim in (("Out", (x, 0)), ("In", (-x, 0)), ("Up", (0, 1)), ("Down", (0, -1))):
+            number = face.expression_names.index(f"eyeLook{way}_{side}")
+            moved = face.expression_basis[number].double().numpy() / float(face.expression_unit[number])
+            along = moved[pupil, :2] @ aim
+            assert along > 6 and np.abs(moved[pupil, :2] - along * np.array(aim)).max() < 0.5
+            assert np.abs(moved[face.topology.region("skin")]).max() > 1
+
+
+@pytest.mark.slow
 def test_icts_symmetry_is_one(face: LinearFaceModel) -> None:
     mirror = face.topology.mirror
     assert mirror is not None

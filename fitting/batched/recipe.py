@@ -13,7 +13,6 @@ from facefit.fitting.batched.photometric import Gathered, Levels, PhotometricTer
 from facefit.fitting.batched.priors import prior_terms
 from facefit.fitting.batched.solver import solve
 from facefit.fitting.batched.terms import AbstractTerm, closure_term, landmark_term
-from facefit.fitting.eyes import with_eye_colour
 from facefit.fitting.gauss_newton import GaussNewton
 from facefit.fitting.inliers import SkinMask
 from facefit.fitting.linear import landmark_start
@@ -24,6 +23,7 @@ from facefit.fitting.recipe import (
     in_front,
     landmark_error,
     landmark_pixels,
+    looking,
     masked,
     with_colour_figures,
 )
@@ -83,8 +83,9 @@ def fit_batched(
     seconds = (time.perf_counter() - began) / len(observations)
     results = []
     for b, (scene, observation) in enumerate(zip(fitted, observations, strict=True)):
-        if first and any("albedo" in stage.free for stage in stages) and in_front(scene, model):
-            scene = with_eye_colour(scene, model, whole[b][-1])
+        gaze = None
+        if in_front(scene, model):
+            scene, gaze = looking(scene, model, stages, whole[b][-1] if first else None)
         pixels = landmark_pixels(scene, model)
         result = FitResult(
             scene=scene,
@@ -96,6 +97,7 @@ def fit_batched(
             recipe=tuple(stages),
             timings={"fit": seconds},
             skin=skins[b],
+            gaze=gaze,
         )
         results.append(with_colour_figures(result, first[b], whole[b][len(sizes) // 2]) if first else result)
     return results

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from facefit.fitting.detail.stage import solve_offsets
-from facefit.fitting.eyes import with_eye_colour
+from facefit.fitting.gaze import Gaze
 from facefit.fitting.inliers import SkinMask
 from facefit.fitting.joint.animation import animatable, animated
 from facefit.fitting.joint.arrow import OfPhotograph
@@ -30,6 +30,7 @@ from facefit.fitting.recipe import (
     in_front,
     landmark_error,
     landmark_pixels,
+    looking,
     masked,
     priors,
     terms,
@@ -159,11 +160,10 @@ def together(
             if stage.photometric_px and "identity" in stage.free and len(photos) > 1:
                 scenes, more = by_common_skin(stage, act, scenes, photos, model)
                 reports += more
-        if first is not None and any("albedo" in stage.free for stage in stages):
-            scenes = with_common_eyes(scenes, photos, model)
+        scenes, gazes = with_common_eyes(scenes, photos, model, stages, first is not None)
         results = [
-            finished(scene, model, photo, reports, stages)
-            for photo, scene in zip(photos, scenes.each, strict=True)
+            replace(finished(scene, model, photo, reports, stages), gaze=gaze)
+            for photo, scene, gaze in zip(photos, scenes.each, gazes, strict=True)
         ]
         if first is not None:
             size = sizes[len(sizes) // 2]
@@ -224,17 +224,32 @@ def by_common_skin(
     return scenes, reports
 
 
-def with_common_eyes(scenes: Scenes, photos: Sequence[Photo], model: LinearFaceModel) -> Scenes:
-    """The person's eyes are the mean of what the photographs show; one that shows none speaks for the model's mean."""
-    shown = [
-        with_eye_colour(scene, model, photo.whole[max(photo.whole)]).albedo
-        for photo, scene in zip(photos, scenes.each, strict=True)
+def with_common_eyes(
+    scenes: Scenes,
+    photos: Sequence[Photo],
+    model: LinearFaceModel,
+    stages: Sequence[Stage],
+    seen: bool,
+) -> tuple[Scenes, list[Gaze | None]]:
+    """The person's eyes are the mean of what the photographs show; one that shows none speaks for the model's mean.
+
+    Each photograph has its own gaze; straight ahead unless the photographs are `seen`.
+    """
+    found = [
+        looking(scene, model, stages, photo.whole[max(photo.whole)] if seen else None)
         if in_front(scene, model)
+        else None
+        for photo, scene in zip(photos, scenes.each, strict=True)
     ]
+    shown = [one[0].albedo for one in found if one is not None]
     if not shown:
-        return scenes
+        return scenes, [None] * len(photos)
     albedo = torch.stack(shown).mean(0)
-    return scenes.replaced([replace(scene, albedo=albedo) for scene in scenes.each])
+    each = [
+        replace(scene if one is None else one[0], albedo=albedo)
+        for scene, one in zip(scenes.each, found, strict=True)
+    ]
+    return scenes.replaced(each), [None if one is None else one[1] for one in found]
 
 
 def joint_terms(
