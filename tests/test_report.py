@@ -7,19 +7,24 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from export_toy import toy_result
+from PIL import Image
 
 from facefit.errors import UnreadableInput
 from facefit.fitting.result import FitResult, Status
-from facefit.mesh import split_seams
+from facefit.mesh import split_seams, vertex_normals
+from facefit.models.camera import Pose
+from facefit.models.lighting import Lighting
 from facefit.report import report, report_html, typeset, verdict
 from facefit.report_numbers import turned_in_words
-from facefit.report_pictures import head_views
+from facefit.report_pictures import head_views, light_ball
 from facefit.report_scene import viewer_scene
 from facefit.texture import Texture, bake_texture
 
@@ -133,6 +138,22 @@ def test_the_viewers_head_is_the_fitted_one(result: FitResult, texture: Texture)
     )
 
 
+def test_the_viewer_opens_on_the_head_as_the_photograph_sees_it_in_the_photographs_light(
+    result: FitResult, texture: Texture
+) -> None:
+    directory, _ = viewer_scene(result, texture)
+    scene, model = result.scene, result.model
+    # WebGL looks along -z with y up: to the photograph's right, up, and toward the camera.
+    turned = scene.shape(model).numpy() @ np.array(directory["rotation"]).T
+    photographed = (scene.pose.apply(scene.shape(model)) - scene.pose.translation_mm).numpy()
+    np.testing.assert_allclose(turned, photographed * [1, -1, -1], atol=0.01)
+    np.testing.assert_allclose(directory["light"], scene.lighting.coefficients, atol=1e-5)
+    face = model.topology.regions["face"]
+    arriving = scene.lighting.irradiance(vertex_normals(scene.shape(model), model.triangles)[face])
+    assert directory["exposure"] == pytest.approx(float(arriving.mean()), rel=1e-4)
+    assert directory["exposure"] < directory["ceiling"] <= float(arriving.max()) + 1e-4
+
+
 def test_the_page_carries_the_viewers_data(html: str) -> None:
     data = json.loads(next(s for s in Page(html).scripts if s.startswith("{")))
     block = base64.b64decode(data["block"])
@@ -168,6 +189,20 @@ def test_the_grade_and_an_unusual_end_are_on_top(result: FitResult, texture: Tex
 
 def test_sentences_of_a_terminal_are_set_as_on_a_page() -> None:
     assert typeset("off by +-2.1 mm, 5 % of 40 px") == "off by ±2.1\xa0mm, 5\xa0% of 40\xa0px"
+
+
+@pytest.mark.parametrize("turn", [0.0, 2.0])
+def test_the_ball_is_bright_where_the_lamp_stands_in_the_photograph(turn: float) -> None:
+    """A lamp at the right edge of the picture, whichever way the head is turned."""
+    pose = Pose(torch.tensor([0.0, turn, 0.0]), torch.zeros(3))
+    lamp = torch.tensor([1.0, 0.0, 0.0]) @ pose.camera_from_model
+    shown = light_ball(Lighting.directional(lamp), pose.camera_from_model)
+    (data,) = re.findall(r"base64,([^\"]+)", shown)
+    ball = np.asarray(Image.open(BytesIO(base64.b64decode(data))).convert("RGBA")).astype(float)
+    light = ball[..., :3].sum(2) * (ball[..., 3] > 200)
+    half = light.shape[1] // 2
+    assert light[:, half:].sum() > 1.3 * light[:, :half].sum()
+    assert light[:half].sum() == pytest.approx(light[half:].sum(), rel=0.02)
 
 
 def test_where_a_head_looks_is_said_without_signs() -> None:

@@ -74,6 +74,13 @@ def test_model_licence_status_scale_and_warnings_are_there(result: FitResult) ->
     assert {"python", "numpy", "torch"} <= set(data["versions"])
 
 
+def test_figures_of_the_fit_are_the_results_own(result: FitResult) -> None:
+    told = result_dict(result)["fit"]
+    for name in ("photometric_rms_start", "photometric_rms", "pixels_used"):
+        assert told[name] == getattr(result, name)
+    assert [stage["cost_after"] for stage in told["stages"]] == [dict(s.cost_after) for s in result.stages]
+
+
 def test_every_parameter_names_its_unit(result: FitResult) -> None:
     assert all("unit" in entry for entry in result_dict(result)["parameters"].values())
 

@@ -83,6 +83,8 @@ def test_a_folder_for_the_person_and_one_in_it_for_each_photograph(
     told = json.loads((folder / "result.json").read_text())
     assert [one["folder"] for one in told["photographs"]["used"]] == ["a", "b"]
     assert {one["landmarks_licence_class"] for one in told["photographs"]["used"]} == {"as given"}
+    strange = [one["strangeness"] for one in told["photographs"]["used"]]
+    assert all(value > 0 for value in strange)
     assert [one["file"] for one in told["photographs"]["left_out"]] == ["nobody.png"]
     own = json.loads((folder / "a" / "result.json").read_text())
     assert told["person"]["identity"]["value"] == own["identity"]

@@ -14,7 +14,7 @@ from toy import toy_model
 from facefit.fitting.recipe import fit
 from facefit.fitting.result import FitResult, Status
 from facefit.fitting.stages import FAST
-from facefit.fitting.uncertainty import face_parts, in_words, part_sigma_mm
+from facefit.fitting.uncertainty import MISMATCH, face_parts, in_words, part_sigma_mm
 from facefit.fitting.verdict import (
     GOOD_MM,
     TYPICAL_STRANGENESS,
@@ -25,7 +25,9 @@ from facefit.fitting.verdict import (
     learnt_share,
     strangeness,
 )
+from facefit.mesh import vertex_normals
 from facefit.report import verdict as report_verdict
+from facefit.result_trust import vertex_doubt_mm
 
 GRADES = ("good", "usable", "poor")
 
@@ -143,6 +145,16 @@ def test_a_fit_of_nothing_is_poor_and_promises_nothing() -> None:
     nothing = fit(replace(observe(TRUTH), landmarks=None), toy_model(), stages=FAST)
     assert nothing.verdict.grade == "poor" and math.isnan(nothing.verdict.expected_mm)
     assert nothing.part_sigma_mm == {} and "nan" not in nothing.verdict.sentence
+
+
+def test_the_doubt_shown_of_a_vertex_is_the_inflated_deviation_along_its_normal(result: FitResult) -> None:
+    doubt, sigma = vertex_doubt_mm(result), result.vertex_sigma_mm()
+    assert doubt is not None and sigma is not None
+    inflated = MISMATCH * sigma
+    assert (doubt <= inflated.max(1) + 1e-6).all() and (doubt >= inflated.min(1) - 1e-6).all()
+    normals = vertex_normals(result.scene.neutral_shape(result.model), result.model.triangles)
+    ahead = int(normals[:, 2].argmax())
+    assert doubt[ahead] == pytest.approx(inflated[ahead, 2], rel=0.05)
 
 
 def test_every_vertex_of_the_face_belongs_to_one_part() -> None:
