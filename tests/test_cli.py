@@ -242,6 +242,12 @@ def test_help_names_every_option_and_the_other_commands(run: Run) -> None:
     assert run("--version").stdout.startswith("facefit ")
 
 
+def test_the_package_is_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "facefit", "--version"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert told.stdout.startswith("facefit ")
+
+
 @pytest.mark.parametrize("group", ["models", "bench"])
 def test_the_groups_answer_for_help(run: Run, group: str) -> None:
     pytest.importorskip(cli.GROUPS[group][0], reason=f"facefit {group} is not there yet")

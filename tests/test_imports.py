@@ -48,6 +48,7 @@ LEVELS = {
     "facefit.reconstruct": 4,
     "facefit.steps": 5,
     "facefit.cli": 5,
+    "facefit.__main__": 5,
     "facefit.models_cli": 5,
     "facefit.export": 5,
     "facefit.report": 5,
