@@ -6,7 +6,7 @@ import pytest
 from facefit.models.builtin import store
 from facefit.models.builtin.paint import BLOOD, RED, RED_DEVIATION, tone_line
 from facefit.models.builtin.sky import LIFT_MM, sky_view
-from facefit.models.skin import lab, skin_albedo
+from facefit.models.skin import lab, skin_albedo, typology_angle_deg
 
 RADIUS_MM = 20.0
 
@@ -34,14 +34,21 @@ def test_the_bottom_of_a_bowl_sees_the_cone_its_rim_leaves_open() -> None:
 
 
 def test_the_line_of_tones_stays_near_the_curve_of_skin() -> None:
-    """Within 3.1 units of Lab from two deviations below the middle to one above."""
+    """Within 3.5 units of Lab from two deviations below the middle to one above."""
     melanin = np.geomspace(0.013, 0.45, 200)
     skin = skin_albedo(melanin, np.full_like(melanin, BLOOD))
     deviations = (skin[:, 0] - RED) / RED_DEVIATION
     kept = skin[(deviations > -2.0) & (deviations < 1.0)]
     middle, slope = tone_line()
     line = middle + (kept[:, :1] - RED) * slope
-    assert np.linalg.norm(lab(line) - lab(kept), axis=1).max() < 3.1
+    assert np.linalg.norm(lab(line) - lab(kept), axis=1).max() < 3.5
+
+
+def test_drawn_people_are_of_every_tone(model: dict[str, np.ndarray]) -> None:
+    """Typology angles of cheeks (shade and all): light above 28 degrees, dark below -30, most between."""
+    angle = typology_angle_deg(_drawn(model, "cheeks").clip(1e-3))
+    assert 0 < np.median(angle) < 28
+    assert (angle > 28).mean() > 0.15 and (angle < -30).mean() > 0.05
 
 
 def test_drawn_lips_are_redder_than_the_skin_and_seldom_without_blue(model: dict[str, np.ndarray]) -> None:

@@ -31,9 +31,9 @@ LIP_DEPTH = 1.25
 # are redder in hue than the skin, not more saturated (Baras, 914 women, reported in J. Hosp. Med. news), and
 # without the yellow of melanin those of light faces would be mauve.
 LIP_MELANIN, LIP_MELANIN_SHARE = 0.01, 0.55
-# Fitzpatrick I to VI: red reflectance is drawn normal, so that coefficients of two standard deviations stay
-# colours.
-RED, RED_DEVIATION = 0.29, 0.075
+# Fitzpatrick I to VI within two and a half standard deviations: red reflectance is drawn normal about tan skin (L* 55,
+# typology angle 17 degrees; the middle is ours, chosen so that very light and dark skin are equally far).
+RED, RED_DEVIATION = 0.34, 0.09
 # The colours of hair in linear RGB (ours).
 BLOND, BROWN, BLACK = np.array([[0.30, 0.20, 0.11], [0.080, 0.043, 0.023], [0.024, 0.017, 0.012]])
 RED_HAIR, GREY = np.array([0.19, 0.065, 0.025]), np.array([0.20, 0.19, 0.178])
@@ -178,7 +178,7 @@ def _eyeball(mesh: WholeMesh, white: Array, iris: Array) -> Array:
 def tone_line() -> tuple[Array, Array]:
     """Skin of any tone as a straight line in linear RGB: (colour at the middle tone, change per unit of red).
 
-    Nearest in CIE Lab to the skin model's curve over what is drawn; within 3.1 units of it from two deviations
+    Nearest in CIE Lab to the skin model's curve over what is drawn; within 3.5 units of it from two deviations
     below the middle to one above, where the chord of linear RGB would leave dark skin orange.
     """
     red, melanin = _melanin_of_red()
