@@ -32,7 +32,7 @@ from facefit.models.scene import Scene
 COLOUR, GAZE = (0.06, 40.0), (0.1, 15.0)
 # Where the pupils' middles are looked for first, mm to the subject's left and up, on about so many texels; how many of
 # these places are followed; what pupils in photographs stray by from straight ahead, and each inwards besides.
-LEFT_MM, UP_MM, FEW, FOLLOWED = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0), (-3.5, -1.0, 1.5), 60, 3
+LEFT_MM, UP_MM, FEW, FOLLOWED = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0), (-3.5, -1.0, 1.5), 60, 2
 STRAYS_MM = np.array([3.0, 1.8, 0.3])
 # While it is looked for, the white of the eyes may be lighter than the model's and irises lighter or darker, by these
 # shares, and the upper lid may shade what lies under it.

@@ -20,7 +20,7 @@ from facefit.fitting.inliers import SkinMask
 from facefit.fitting.linear import landmark_start, with_ambient_level
 from facefit.fitting.occlusion import skin_mask
 from facefit.fitting.posterior import Posterior, misfit_noise
-from facefit.fitting.projection import NEAREST_MM
+from facefit.fitting.projection import NEAREST_MM, landmark_points, project_points
 from facefit.fitting.pyramid import PyramidLevel, face_pyramid
 from facefit.fitting.residual import AbstractResidual, normal_equations
 from facefit.fitting.residuals.closure import closure_residual
@@ -69,6 +69,7 @@ def fit(
     gaze: Gaze | None = None
     # Detail is added to a face whose eyes look where they should.
     last = max((n for n, stage in enumerate(stages) if stage.detail is None), default=-1)
+    fitted, ahead = scene, last >= 0 or in_front(scene, model)
     with torch.no_grad(), blas().limit(limits=1, user_api="blas"):
         for number, stage in enumerate(stages):
             if progress is not None:
@@ -91,25 +92,29 @@ def fit(
             residuals = [*evidence, *priors(stage, observation)] if evidence else []
             scene, report = stage.solver.solve(residuals, scene, freed(stage, observation), stage.name)
             reports.append(report)
-            if number == last and in_front(scene, model):
-                scene, gaze = looking(scene, model, stages, None if first is None else whole[sizes[-1]])
-        if reports and not in_front(scene, model):
+            if number == last:
+                fitted, ahead = scene, in_front(scene, model)
+                if ahead:
+                    scene, gaze = looking(scene, model, stages, None if first is None else whole[sizes[-1]])
+        if reports and not ahead:
             reports[-1] = replace(reports[-1], status=Status.BEHIND_CAMERA)
-        fitted = landmark_pixels(scene, model)
+        pixels = landmark_pixels(scene, model)
         result = FitResult(
             scene=scene,
             model=model,
             observation=observation,
             stages=tuple(reports),
-            landmark_error=landmark_error(observation, fitted),
-            landmarks_fitted=fitted,
+            landmark_error=landmark_error(observation, pixels),
+            landmarks_fitted=pixels,
             recipe=tuple(stages),
             skin=skin,
             detail=detail,
             gaze=gaze,
         )
         if first is not None:
-            result = with_colour_figures(result, first, whole[sizes[len(sizes) // 2]])
+            # What is seen of the skin is known of the face before its eyes looked.
+            end = fitted if detail is None else scene
+            result = with_colour_figures(result, first, whole[sizes[len(sizes) // 2]], end)
     return replace(result, timings={"fit": time.perf_counter() - began})
 
 
@@ -238,9 +243,12 @@ def exposed(scene: Scene, model: LinearFaceModel, level: PyramidLevel, samples: 
     return with_ambient_level(scene, max(0.02, linear / max(albedo, 1e-3)))
 
 
-def with_colour_figures(result: FitResult, first: Scene, level: PyramidLevel) -> FitResult:
-    """The result with the colour error of its scene and of the `first` one, both over the pixels now in use."""
-    scene, model, skin = result.scene, result.model, result.skin
+def with_colour_figures(
+    result: FitResult, first: Scene, level: PyramidLevel, last: Scene | None = None
+) -> FitResult:
+    """The result with the colour error of its scene (or the `last` one) and of the `first` one, both over the pixels
+    now in use."""
+    scene, model, skin = last or result.scene, result.model, result.skin
     if skin is not None:
         level = masked(result.observation, {0: level}, skin)[1][0]
     residual = PhotometricResidual(model, surface_samples(model, 1000), level).freeze(scene)
@@ -267,9 +275,13 @@ def in_front(scene: Scene, model: LinearFaceModel) -> bool:
 
 def landmark_pixels(scene: Scene, model: LinearFaceModel) -> np.ndarray:
     """The model's 68 landmarks in pixels, NaN for those it does not know."""
-    points = model.landmark_points(shape_at(model, scene))
-    pixels = np.full((68, 2), np.nan)
-    pixels[model.topology.landmarks.numbers] = scene.camera.project(scene.pose.apply(points)).numpy()
+    pixels, numbers = np.full((68, 2), np.nan), model.topology.landmarks.numbers
+    if scene.offsets is None:
+        # Without the whole surface, whose vertices nobody has asked for since the eyes looked.
+        pixels[numbers] = project_points(scene, landmark_points(model, tuple(range(len(numbers)))))
+    else:
+        points = model.landmark_points(shape_at(model, scene))
+        pixels[numbers] = scene.camera.project(scene.pose.apply(points)).numpy()
     return pixels
 
 
