@@ -29,6 +29,8 @@ FINE_RENDERING = 700
 
 # The face fades into the photograph over this length of skin.
 FADE_MM = 15.0
+# No fit looks at what lies behind the lips, and many models have nothing there.
+BEHIND_LIPS = ("teeth", "mouth_inside")
 
 # An error of this many sRGB levels (0-1) is drawn in the hottest colour.
 ERROR_SCALE = 0.25
@@ -141,14 +143,17 @@ def _rendered(result: FitResult, box: Box, zoom: float) -> tuple[Picture, Float[
     """The face in a box of the photograph, and the weight with which to lay it over.
 
     The weight fades along the surface towards the face's outline, and over a few pixels where the face hides what
-    lies behind it.
+    lies behind it. Between the lips the photograph shows through.
     """
     scene, model = result.scene, result.model
     width, height = max(1, round(box.width * zoom)), max(1, round(box.height * zoom))
     with torch.no_grad():
         picture = render(replace(scene, camera=crop_camera(scene.camera, box)), model, width, height)
-        weight = face_weight(model, FADE_MM)[:, None]
-        alpha = interpolate(picture.fragments, weight, model.triangles)[..., 0]
+        weight = face_weight(model, FADE_MM).clone()
+        for name in BEHIND_LIPS:
+            if name in model.topology.regions:
+                weight[model.topology.regions[name]] = 0
+        alpha = interpolate(picture.fragments, weight[:, None], model.triangles)[..., 0]
     blurred, radius = (alpha > 0).float()[None, None], max(1, max(width, height) // 150)
     for _ in range(2):
         blurred = avg_pool2d(blurred, (2 * radius + 1, 1), 1, (radius, 0))

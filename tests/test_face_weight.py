@@ -92,6 +92,29 @@ def test_the_overlay_has_no_edge_where_the_face_ends_on_the_skin() -> None:
         assert np.abs(np.diff(alpha, axis=axis)).max() < steepest + 0.01
 
 
+def test_between_the_lips_the_photograph_shows_through() -> None:
+    """The toy with a mouth in the middle of its face: nothing of the model's there, all of it around."""
+    model = toy_cap()
+    x, y, z = model.mean.numpy().T
+    mouth = np.flatnonzero((z > CAP_MM) & (np.hypot(x, y) < 25))
+    regions = {**model.topology.regions, "mouth_inside": mouth}
+    result = replace(toy_result(), model=replace(model, topology=replace(model.topology, regions=regions)))
+    result = replace(
+        result, scene=replace(result.scene, pose=replace(result.scene.pose, rotation=torch.zeros(3)))
+    )
+    image = np.random.default_rng(0).integers(0, 256, (240, 200, 3), np.uint8)
+    result = replace(result, observation=replace(result.observation, image=image))
+    column, row = (
+        result.scene.camera.project(result.scene.pose.apply(model.mean[mouth])).mean(0).int().tolist()
+    )
+    drawn = overlay(result)
+    middle = (slice(row - 3, row + 4), slice(column - 3, column + 4))
+    np.testing.assert_array_equal(drawn[middle], image[middle])
+    pixel_mm = float(result.scene.pose.translation_mm[2] / result.scene.camera.focal_px)
+    beside = (row, column + round(45 / pixel_mm))
+    assert np.abs(drawn[beside].astype(int) - image[beside]).max() > 10
+
+
 def test_a_small_face_is_drawn_nearer_to_the_mean_over_its_pixels_than_to_their_centres() -> None:
     model = toy_model(200, 320)
     speckled = (

@@ -72,8 +72,7 @@ class JointResult:
                 f"colour RMS {255 * result.photometric_rms:.1f} grey levels, head turned {yaw:+.0f} deg, "
                 f"field of view {result.scene.camera.field_of_view_deg:.0f} deg; {result.verdict.sentence}"
             )
-        model = self.model
-        lines.append(f"model {model.name} ({model.source.licence}, {model.source.licence_class})")
+        lines += dict.fromkeys(result.terms for result in self.results)
         return "\n".join([*lines, *self.warnings])
 
     def name(self, index: int) -> str:

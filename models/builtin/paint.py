@@ -37,9 +37,9 @@ RED, RED_DEVIATION = 0.34, 0.09
 # The colours of hair in linear RGB (ours).
 BLOND, BROWN, BLACK = np.array([[0.30, 0.20, 0.11], [0.080, 0.043, 0.023], [0.024, 0.017, 0.012]])
 RED_HAIR, GREY = np.array([0.19, 0.065, 0.025]), np.array([0.20, 0.19, 0.178])
-TOOTH, GUM = np.array([0.38, 0.33, 0.265]), np.array([0.26, 0.085, 0.075])
-# From the gum to the biting edge and round to the back: lips that hardly part leave the edges in the dark (ours).
-TOOTH_ROWS = np.array([1.0, 1.0, 0.85, 0.5, 0.42, 0.3, 0.3])
+TOOTH, GUM = np.array([0.47, 0.42, 0.34]), np.array([0.26, 0.085, 0.075])
+# From the gum to the biting edge, which light shines through, and round to the back (ours).
+TOOTH_ROWS = np.array([1.0, 1.0, 0.95, 0.8, 0.7, 0.4, 0.3])
 # An iris is drawn along a straight line about a hazel one: dark brown one deviation down, grey-blue three or four up;
 # the whole eye lies deeper or less deep in the shade of lids and lashes (ours). A fit sees both
 # (`facefit.fitting.eyes`).
