@@ -13,6 +13,8 @@ from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
 from facefit.fitting.result import FitResult
 from facefit.models.camera import Camera
+from facefit.models.face_model import LinearFaceModel
+from facefit.rendering.interpolate import interpolate as interpolate_vertices
 from facefit.rendering.rasterize import rasterize
 from facefit.rendering.shade import srgb_to_linear
 
@@ -21,6 +23,11 @@ OCCLUSION_TOLERANCE_MM = 2.5
 
 # Pixels of the coarse copy, on the face.
 COARSE_MM = 4.0
+
+# Strands of hair on the forehead: darker than the skin within AROUND_MM by so much (logarithm). Of what lies within
+# EDGE_MM from the first (no belief) to the second (full belief) of `INNER` must be skin (ours).
+ABOVE_BROWS_MM, AROUND_MM, EDGE_MM = 6.0, 14.0, 5.0
+HAIR_DARKER, INNER = (0.2, 0.4), (0.75, 0.98)
 
 _FAR = 1e6
 
@@ -69,6 +76,8 @@ class PhotoView:
         depth = torch.where(fragments.covered, fragments.depth, torch.full_like(fragments.depth, _FAR))[None]
         pixel_mm = float(camera_points[:, 2].median() / camera.focal_px / zoom[0])
         usable = _usable(result, (low, high), (height, width), covered, pixel_mm)
+        above = interpolate_vertices(fragments, _above_brows(result.model)[:, None], result.model.triangles)
+        usable = without_hair(usable, color, above[None, ..., 0] * covered, pixel_mm)
         rows, columns = (max(1, round(s * pixel_mm / COARSE_MM)) for s in (height, width))
         coarse = interpolate(torch.cat([color, usable])[None], size=(rows, columns), mode="area")[0]
         return PhotoView(torch.cat([color, usable, depth]), coarse, camera, corner, zoom)
@@ -88,6 +97,50 @@ class PhotoView:
         visible = inside & (camera_points[:, 2] < found[:, 4] + OCCLUSION_TOLERANCE_MM)
         color = _bilinear(self.coarse, grid)[:, :3] if coarse else found[:, :3]
         return color, (found[:, 3] * visible)[:, None]
+
+
+def _above_brows(model: LinearFaceModel) -> Float[Tensor, "vertices"]:
+    """1 on the forehead and the temples, from ABOVE_BROWS_MM over the brows; nowhere where the model has no brows."""
+    numbers = model.topology.landmarks.numbers
+    brows = [row for row, number in enumerate(numbers.tolist()) if number in range(17, 27)]
+    if not brows:
+        return torch.zeros_like(model.mean[:, 0])
+    top = model.landmark_points(model.mean)[brows, 1].max()
+    return smoothstep(model.mean[:, 1], float(top), float(top) + ABOVE_BROWS_MM)
+
+
+def without_hair(
+    usable: Float[Tensor, "1 height width"],
+    color: Float[Tensor, "3 height width"],
+    above: Float[Tensor, "1 height width"],
+    pixel_mm: float,
+) -> Float[Tensor, "1 height width"]:
+    """`usable` without strands of hair over the forehead: what is much darker than the skin around, and its edges.
+
+    The mask is too coarse for strands, and a little of the hair beside it stays; on a forehead nothing but hair is so
+    dark (wrinkles are by a tenth or two, in the logarithm). Elsewhere brows, lashes, lips and beard are.
+    """
+    bright = (color.mean(0, keepdim=True) + 0.01).log()
+    kept = usable
+    for _ in range(2):
+        skin = kept * above
+        around = _blurred(torch.cat([bright * skin, skin]), AROUND_MM / pixel_mm)
+        darker = around[:1] / around[1:].clamp(min=1e-6) - bright
+        kept = usable * (1 - smoothstep(darker, *HAIR_DARKER))
+    both = _blurred(torch.cat([kept * above, above]), EDGE_MM / pixel_mm)
+    inner = kept * smoothstep(both[:1] / both[1:].clamp(min=1e-6), *INNER)
+    return torch.lerp(usable, inner, above)
+
+
+def _blurred(
+    maps: Float[Tensor, "channels height width"], radius_px: float
+) -> Float[Tensor, "channels height width"]:
+    """The mean over a window of this radius, twice."""
+    radius, both = max(1, round(radius_px)), maps[None]
+    for _ in range(2):
+        both = avg_pool2d(both, (2 * radius + 1, 1), 1, (radius, 0))
+        both = avg_pool2d(both, (1, 2 * radius + 1), 1, (0, radius))
+    return both[0]
 
 
 def smoothstep(x: Tensor, low: float, high: float) -> Tensor:
@@ -123,11 +176,6 @@ def _usable(
             continue
         crop = torch.from_numpy(part[top:bottom, left:right].astype(np.float32))[None]
         crop = interpolate(crop[None], size=size, mode="area")[0]
-        radius = max(1, round(smooth_mm / pixel_mm)) if smooth_mm else 1
-        both = torch.cat([crop * covered, covered])[None]
-        for _ in range(2):
-            both = avg_pool2d(both, (2 * radius + 1, 1), 1, (radius, 0))
-            both = avg_pool2d(both, (1, 2 * radius + 1), 1, (0, radius))
-        share = both[:, :1] / both[:, 1:].clamp(min=1e-6)
-        usable = usable * smoothstep(share[0], 0.35, 0.65)
+        both = _blurred(torch.cat([crop * covered, covered]), smooth_mm / pixel_mm)
+        usable = usable * smoothstep(both[:1] / both[1:].clamp(min=1e-6), 0.35, 0.65)
     return usable

@@ -13,6 +13,7 @@ from facefit.fitting.result import FitResult
 from facefit.models.face_model import Topology
 from facefit.models.scene import Scene
 from facefit.observation import Observation
+from facefit.photo_view import without_hair
 from facefit.picture import render
 from facefit.rendering.rasterize import rasterize
 from facefit.rendering.shade import linear_to_srgb
@@ -219,3 +220,18 @@ def test_an_observation_that_cannot_be_written_to_is_left_alone(result: FitResul
     image.setflags(write=False)
     observation: Observation = replace(result.observation, image=image)
     bake_texture(replace(result, observation=observation), 32)
+
+
+def test_strands_on_the_forehead_are_no_skin_and_dark_features_below_are() -> None:
+    """Half a millimetre to a pixel: a strand in the upper half, the same below it, and a wrinkle above."""
+    color = torch.full((3, 160, 200), 0.4)
+    above = torch.zeros(1, 160, 200)
+    above[:, :100] = 1
+    strand, wrinkle, feature = slice(60, 64), slice(148, 151), slice(120, 124)
+    color[:, 10:90, strand] = 0.1
+    color[:, 10:90, wrinkle] *= 0.85
+    color[:, feature] = 0.1
+    kept = without_hair(torch.ones_like(above), color, above, 0.5)[0]
+    assert kept[20:80, strand].max() == 0 and kept[20:80, 57:67].max() < 0.6, "nor are a strand's edges"
+    assert kept[20:80, 100:].min() > 0.95, "skin and wrinkles stay"
+    assert kept[110:].min() == 1, "brows, lashes and beard stay"
