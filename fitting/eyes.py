@@ -39,6 +39,8 @@ STRAYS_MM = np.array([3.0, 1.8, 0.3])
 WHITE, IRIS, SHADOW = 0.5, 0.3, 0.4
 FEWEST, CLEARLY, MOST = 20, 40, 200
 FIRST_ROUNDS, ROUNDS = 2, 5
+# No eye is further from the mean (deviations): in a dark photograph it would be black.
+FURTHEST = 4.0
 # Black, in linear colour: the slope of the root there is not believed.
 DARKEST = 0.0015
 # Geman and McClure's weight falls to a quarter at so many deviations; at first at (1 + WIDE) times as many, for an iris
@@ -101,7 +103,9 @@ def with_eyes(scene: Scene, model: LinearFaceModel, level: PyramidLevel | None) 
         deviations = np.ones(modes) if shown else np.where(eyes.is_iris, 1e-3, 1.0)
         start = np.concatenate([np.zeros(modes + 1), found.unknown[best, -3:]])[None]
         weight = np.concatenate([deviations**-2.0, [1e6], np.zeros(3)])
-        known = _explained(seen, eyes, False, start, weight, False).unknown[0, :modes]
+        known = (
+            _explained(seen, eyes, False, start, weight, False).unknown[0, :modes].clip(-FURTHEST, FURTHEST)
+        )
         albedo = scene.albedo.clone()
         albedo[torch.from_numpy(eyes.modes)] = torch.from_numpy(known).to(albedo)
         scene = replace(scene, albedo=albedo)

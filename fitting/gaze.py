@@ -21,7 +21,7 @@ LEAST_MM = 1.0
 # The lids' other expressions hold the skin where it is; one unit of them costs this, in mm^2 over all vertices.
 HOLD_MM2 = 1.0
 # What a photograph does not say of the pupils' place, mm across and up: between two models' fits of the same one.
-DOUBT_MM = np.array([0.8, 0.7])
+DOUBT_MM = np.array([0.8, 1.0])
 
 
 @dataclass(frozen=True, eq=False)

@@ -142,3 +142,17 @@ def test_a_persons_eyes_have_one_colour_in_all_photographs() -> None:
     first, second = (result.scene.albedo for result in joint.results)
     assert bool((first == second).all())
     assert 1.5 < float(first[BLUE]) < 4.5
+
+
+def test_eyes_in_the_dark_are_not_black() -> None:
+    truth = scene(-0.5, 1.0)
+    observation = observed(truth)
+    assert observation.landmarks is not None
+    image = observation.image.copy()
+    left, top = (observation.landmarks[36:48].min(0) - 10).astype(int)
+    right, bottom = (observation.landmarks[36:48].max(0) + 10).astype(int)
+    image[top:bottom, left:right] = 0
+    found = with_eyes(without_eyes(truth), model(), level_of(replace(observation, image=image)))[0]
+    eye = torch.from_numpy(np.asarray(model().topology.region("sclera")))
+    mean = model().albedo_mean[eye].mean()
+    assert float(found.surface_albedo(model())[eye].mean()) > 0.2 * float(mean)
