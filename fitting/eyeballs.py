@@ -82,6 +82,18 @@ def eyeballs_of(model: LinearFaceModel) -> Eyeballs | None:
     )
 
 
+def on_sphere(
+    ray: Float[np.ndarray, "n 3"], centre: Float[np.ndarray, "n 3"], radius: float
+) -> Float[np.ndarray, "n 3"]:
+    """Unit vectors from the spheres' centres to where rays meet them first, or pass nearest."""
+    ray = ray / np.linalg.norm(ray, axis=1, keepdims=True)
+    along = (ray * centre).sum(1)
+    depth = np.sqrt(np.maximum(radius**2 - (centre**2).sum(1) + along**2, 0.0))
+    found = ray * (along - depth)[:, None] - centre
+    unit: Float[np.ndarray, "n 3"] = found / np.linalg.norm(found, axis=1, keepdims=True)
+    return unit
+
+
 def _rings(
     points: Float[np.ndarray, "vertices 3"],
     triangles: Int[np.ndarray, "triangles 3"],

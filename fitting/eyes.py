@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from facefit.fitting.eyeballs import RING_MM, Eyeballs, eyeballs_of
+from facefit.fitting.eyeballs import RING_MM, Eyeballs, eyeballs_of, on_sphere
 from facefit.fitting.gaze import Gaze, gaze_shapes, with_gaze
 from facefit.fitting.projection import rotation_of
 from facefit.fitting.pyramid import PyramidLevel
@@ -91,7 +91,6 @@ def with_eyes(scene: Scene, model: LinearFaceModel, level: PyramidLevel | None) 
     seen = None if level is None else _seen(scene, model, level, eyes)
     shown, gaze, covariance = False, np.zeros(3), np.diag((STRAYS_MM / eyes.radius) ** 2)
     if seen is not None:
-        modes = len(eyes.modes)
         found = _looked_for(seen, eyes)
         best = found.cost.argmin()
         # The other explanation: one colour, whatever it is.
@@ -99,15 +98,9 @@ def with_eyes(scene: Scene, model: LinearFaceModel, level: PyramidLevel | None) 
         if shown:
             gaze = found.unknown[best, -3:]
             covariance = np.linalg.inv(found.precision[best])[-3:, -3:]
-        # Where no eye is seen, only the light between the lids is believed.
-        deviations = np.ones(modes) if shown else np.where(eyes.is_iris, 1e-3, 1.0)
-        start = np.concatenate([np.zeros(modes + 1), found.unknown[best, -3:]])[None]
-        weight = np.concatenate([deviations**-2.0, [1e6], np.zeros(3)])
-        known = (
-            _explained(seen, eyes, False, start, weight, False).unknown[0, :modes].clip(-FURTHEST, FURTHEST)
-        )
         albedo = scene.albedo.clone()
-        albedo[torch.from_numpy(eyes.modes)] = torch.from_numpy(known).to(albedo)
+        colour = torch.from_numpy(_coloured(seen, eyes, found.unknown[[best]], shown))
+        albedo[torch.from_numpy(eyes.modes)] = colour.to(albedo)
         scene = replace(scene, albedo=albedo)
     shapes = gaze_shapes(model, eyes)
     if shapes is None or len(scene.expression) < model.n_expression:
@@ -127,6 +120,19 @@ def _looked_for(seen: _Seen, eyes: Eyeballs) -> _Answers:
     return _explained(seen, eyes, True, followed, weight, True)
 
 
+def _coloured(
+    seen: _Seen, eyes: Eyeballs, found: Float[np.ndarray, "1 unknowns"], shown: bool
+) -> Float[np.ndarray, "modes"]:
+    """The eyes' modes where they look, begun with what they had while they were looked for."""
+    modes = len(eyes.modes)
+    start = found[:, 2:] * np.repeat([shown, False, True], [modes, 1, 3])
+    # Where no eye is seen, only the light between the lids is believed, and that is searched from afar.
+    deviations = np.ones(modes) if shown else np.where(eyes.is_iris, 1e-3, 1.0)
+    weight = np.concatenate([deviations**-2.0, [1e6], np.zeros(3)])
+    known = _explained(seen, eyes, False, start, weight, False, wide=0.0 if shown else WIDE)
+    return known.unknown[0, :modes].clip(-FURTHEST, FURTHEST)
+
+
 def _explained(
     seen: _Seen,
     eyes: Eyeballs,
@@ -135,6 +141,7 @@ def _explained(
     weight: Float[np.ndarray, "unknowns"],
     turning: bool,
     rounds: int = ROUNDS,
+    wide: float = WIDE,
 ) -> _Answers:
     """What explains the texels best near each start: everything, or everything but the gaze."""
     colours, slopes = _by_ring(eyes, freely)
@@ -154,7 +161,7 @@ def _explained(
         independent / len(seen.eye),
         sigma,
         TOLERANCE,
-        WIDE,
+        wide,
         DARKEST,
         turning,
         rounds,
@@ -222,23 +229,11 @@ def _seen(scene: Scene, model: LinearFaceModel, level: PyramidLevel, eyes: Eyeba
     ray = np.stack(
         [x + low[0] + 0.5 - principal[0], y + low[1] + 0.5 - principal[1], np.full(len(x), focal)], 1
     )
-    aim = _on_sphere(ray, middle[eye], eyes.radius) @ rotation
+    aim = on_sphere(ray, middle[eye], eyes.radius) @ rotation
     light = irradiance_basis(torch.from_numpy(aim)).numpy() @ scene.lighting.coefficients.numpy()
     photo = level.image[texels][y, x].astype(np.float64)
     linear = np.where(photo > 0.04045, ((photo + 0.055) / 1.055) ** 2.4, photo / 12.92)
     return _Seen(eye, aim, np.maximum(light, 1e-3), _height(eye, aim), np.sqrt(linear), clearly)
-
-
-def _on_sphere(
-    ray: Float[np.ndarray, "n 3"], centre: Float[np.ndarray, "n 3"], radius: float
-) -> Float[np.ndarray, "n 3"]:
-    """Unit vectors from the spheres' centres to where rays meet them first, or pass nearest."""
-    ray = ray / np.linalg.norm(ray, axis=1, keepdims=True)
-    along = (ray * centre).sum(1)
-    depth = np.sqrt(np.maximum(radius**2 - (centre**2).sum(1) + along**2, 0.0))
-    found = ray * (along - depth)[:, None] - centre
-    unit: Float[np.ndarray, "n 3"] = found / np.linalg.norm(found, axis=1, keepdims=True)
-    return unit
 
 
 def _height(eye: Int[np.ndarray, "n"], aim: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
