@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import lru_cache
 
@@ -13,7 +14,7 @@ from toy import observe, toy_model, toy_scene
 
 import facefit as ff
 from facefit.fitting.gauss_newton import GaussNewton, damped_step
-from facefit.fitting.joint import recipe
+from facefit.fitting.joint import recipe, same_person
 from facefit.fitting.joint.arrow import Arm, ArrowEquations, OfPhotograph
 from facefit.fitting.joint.recipe import fit_together, together
 from facefit.fitting.joint.result import JointResult
@@ -225,12 +226,26 @@ def test_somebody_else_is_noticed() -> None:
     assert mixed[2] > 2 * same.max()
 
 
-def test_strangers_are_named_in_the_warnings() -> None:
-    views = [seen(1, 10, -10.0), seen(5, 11, 0.0)]
-    joint = fit_together(views, toy_model(), FAST)
-    assert len(joint.strangeness) == 2
-    if max(joint.strangeness) > 1:
-        assert "may not show one person" in joint.summary()
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ((0.3, 0.7, 0.6), None),
+        ((0.3, 0.4, 1.05), r"^photograph 3 may not .* by 3\.0 times"),
+        ((0.3, 0.4, 0.9, 0.2, 1.4), r"^photograph 3 and photograph 5 may not .* by 4\.0 times"),
+        ((0.4, 0.9, 1.0), "^The photographs may not show one person"),
+        ((0.8, 0.8), "^The photographs may not show one person"),
+        ((np.nan, 0.3, 1.1), "^photograph 3 may not"),
+    ],
+)
+def test_strangers_are_named_in_the_warnings(
+    found: tuple[float, ...], said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = [fit(seen(1, 10, 0.0), toy_model(), stages=FAST)] * len(found)
+    monkeypatch.setattr(same_person, "strangeness", lambda results: np.array(found))
+    _, warnings = same_person.strangers(fits)
+    assert len(warnings) == (said is not None)
+    if said is not None:
+        assert re.search(said, warnings[0])
 
 
 def test_no_photograph_is_a_mistake() -> None:
