@@ -6,6 +6,7 @@ side by side with what they are compared with, on the same data.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Sequence
@@ -164,6 +165,20 @@ def many(photo: Path, model: str, method: str, jobs: int, count: int = 8) -> Row
     }
 
 
+def training_pictures(model: Any, count: int = 20) -> Row:
+    """What one drawing process of `facefit train` makes for the first network; such processes share nothing."""
+    from facefit.learned_init.synthetic import Synthesizer
+
+    draw, numbers, threads = Synthesizer(model), itertools.count(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        row = timed(lambda: [draw(0, number) for number in itertools.islice(numbers, count)])
+    finally:
+        torch.set_num_threads(threads)
+    row |= {name: row[name] / count for name in ("ms", "p10", "p90")}
+    return {"what": "training pictures, 1 process", **row, "per second": 1000 / row["ms"]}
+
+
 COLUMNS = {
     "part": "part", "what": "what", "ms": "median ms", "p10": "p10", "p90": "p90", "cpu ms": "least CPU ms",
     "per second": "per second", "times": "times ours", "true mm": "true mm", "grey levels": "grey levels",
@@ -201,6 +216,7 @@ def evaluate_speed(
         rows += [{"part": "scaling", **row} for row in scaling(photo, model, method, models)]
         rows += [{"part": "batch", **throughput(photo, model, method, n)} for n in dict.fromkeys((1, jobs))]
         rows.append({"part": "batch", **many(photo, model, method, jobs)})
+        rows.append({"part": "training", **training_pictures(model_named(model))})
         rows += [{"part": "comparators", **row} for row in comparators(photo, model_named(model))]
     settings = {
         "benchmark": "speed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +67,21 @@ def test_speed_names_every_stage_of_the_recipe(
     named = [row["what"] for row in report.table]
     assert {"read and detect", "start", "fit: pose", "fit: landmarks", "write all files"} <= set(named)
     assert all(np.isfinite(row["ms"]) for row in report.table if row["part"] == "stages")
+
+
+@pytest.mark.slow
+def test_training_pictures_are_timed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    class Counting:
+        def __init__(self, model: object) -> None: ...
+
+        def __call__(self, seed: int, index: int) -> None:
+            drawn.append(index)
+            time.sleep(0.01)
+
+    monkeypatch.setattr("facefit.learned_init.synthetic.Synthesizer", Counting)
+    row = speed.training_pictures(toy_model(), count=5)
+    assert drawn == list(range(len(drawn))), "a picture drawn again would come from a cache"
+    assert len(drawn) == 5 * (row["repeats"] + 1)
+    assert row["ms"] >= 10 and row["per second"] <= 100
