@@ -13,7 +13,6 @@ from torch.nn.functional import avg_pool2d, grid_sample, interpolate
 
 from facefit.fitting.result import FitResult
 from facefit.models.camera import Camera
-from facefit.models.face_model import LinearFaceModel
 from facefit.rendering.interpolate import interpolate as interpolate_vertices
 from facefit.rendering.rasterize import rasterize
 from facefit.rendering.shade import srgb_to_linear
@@ -26,7 +25,7 @@ COARSE_MM = 4.0
 
 # Strands of hair on the forehead: darker than the skin within AROUND_MM by so much (logarithm). Of what lies within
 # EDGE_MM from the first (no belief) to the second (full belief) of `INNER` must be skin (ours).
-ABOVE_BROWS_MM, AROUND_MM, EDGE_MM = 6.0, 14.0, 5.0
+ABOVE_BROWS_MM, AROUND_MM, EDGE_MM = 5.0, 14.0, 5.0
 HAIR_DARKER, INNER = (0.2, 0.4), (0.75, 0.98)
 
 _FAR = 1e6
@@ -76,8 +75,9 @@ class PhotoView:
         depth = torch.where(fragments.covered, fragments.depth, torch.full_like(fragments.depth, _FAR))[None]
         pixel_mm = float(camera_points[:, 2].median() / camera.focal_px / zoom[0])
         usable = _usable(result, (low, high), (height, width), covered, pixel_mm)
-        above = interpolate_vertices(fragments, _above_brows(result.model)[:, None], result.model.triangles)
-        usable = without_hair(usable, color, above[None, ..., 0] * covered, pixel_mm)
+        height_mm = interpolate_vertices(fragments, result.model.mean[:, 1:2], result.model.triangles)[..., 0]
+        above = _above_brows(result, height_mm, corner, zoom)[None] * covered
+        usable = without_hair(usable, color, above, pixel_mm)
         rows, columns = (max(1, round(s * pixel_mm / COARSE_MM)) for s in (height, width))
         coarse = interpolate(torch.cat([color, usable])[None], size=(rows, columns), mode="area")[0]
         return PhotoView(torch.cat([color, usable, depth]), coarse, camera, corner, zoom)
@@ -99,14 +99,27 @@ class PhotoView:
         return color, (found[:, 3] * visible)[:, None]
 
 
-def _above_brows(model: LinearFaceModel) -> Float[Tensor, "vertices"]:
-    """1 on the forehead and the temples, from ABOVE_BROWS_MM over the brows; nowhere where the model has no brows."""
-    numbers = model.topology.landmarks.numbers
-    brows = [row for row, number in enumerate(numbers.tolist()) if number in range(17, 27)]
+def _above_brows(
+    result: FitResult,
+    height: Float[Tensor, "height width"],
+    corner: Float[Tensor, "2"],
+    zoom: Float[Tensor, "2"],
+) -> Float[Tensor, "height width"]:
+    """1 on the forehead and the temples: from ABOVE_BROWS_MM over the brows, the fitted ones and those detected.
+
+    `height` is the mean face's at each pixel. Nowhere where the model has no brows.
+    """
+    model, detected = result.model, result.observation.landmarks
+    brows = [row for row, number in enumerate(model.topology.landmarks.numbers) if number in range(17, 27)]
     if not brows:
-        return torch.zeros_like(model.mean[:, 0])
-    top = model.landmark_points(model.mean)[brows, 1].max()
-    return smoothstep(model.mean[:, 1], float(top), float(top) + ABOVE_BROWS_MM)
+        return torch.zeros_like(height)
+    top = float(model.landmark_points(model.mean)[brows, 1].max())
+    if detected is not None:
+        seen = torch.from_numpy(np.nan_to_num(detected[17:27], nan=-1.0)).to(corner)
+        column, row = ((seen - corner) * zoom).int().T
+        inside = (column >= 0) & (column < height.shape[1]) & (row >= 0) & (row < height.shape[0])
+        top = max([top, *height[row[inside], column[inside]].tolist()])
+    return smoothstep(height, top + ABOVE_BROWS_MM, top + 2 * ABOVE_BROWS_MM)
 
 
 def without_hair(

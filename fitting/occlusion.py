@@ -43,6 +43,8 @@ MOST, MOST_OF_FEATURE = 6.0, 1.0
 # Brows, lashes, lips and nostrils have colours of their own: near these lines of landmarks a colour says little, and
 # what surrounds it decides.
 FEATURE_MM = 4.0
+# The same around the brows of a detector, of the distance between the outer corners of the eyes.
+BROW_REACH = 0.05
 FEATURES = (
     (*range(17, 22),), (*range(22, 27),), (*range(31, 36),), (*range(36, 42), 36), (*range(42, 48), 42),
     (*range(48, 60), 48), (*range(60, 68), 60),
@@ -67,7 +69,7 @@ def skin_mask(
 
     A mask that the user has given is taken at its word.
     """
-    head = _head(scene, model, level)
+    head = _head(scene, model, level, _detected_brows(observation, level))
     shown, light = np.ones(level.usable.shape), None
     face = np.zeros(level.usable.shape, dtype=bool)
     face.ravel()[head.cell[head.face]] = True
@@ -105,7 +107,30 @@ class _Head:
         return products
 
 
-def _head(scene: Scene, model: LinearFaceModel, level: PyramidLevel) -> _Head:
+def _detected_brows(observation: Observation, level: PyramidLevel) -> Bool[np.ndarray, "rows columns"]:
+    """Texels near the brows that a detector saw: a fit often leaves the model's below raised ones."""
+    near = np.zeros(level.usable.shape, dtype=bool)
+    if observation.landmarks is None:
+        return near
+    marks = (observation.landmarks - level.origin) * level.scale
+    reach = BROW_REACH * observation.interocular_px * level.scale
+    known = marks[17:27][np.isfinite(marks[17:27]).all(axis=1)]
+    if not len(known) or not np.isfinite(reach):
+        return near
+    # Nothing further away than this need be looked at.
+    low = np.clip(np.floor(known.min(axis=0) - reach), 0, near.shape[::-1]).astype(int)
+    high = np.clip(np.ceil(known.max(axis=0) + reach), 0, near.shape[::-1]).astype(int)
+    rows, columns = np.mgrid[low[1] : high[1], low[0] : high[0]] + 0.5
+    texels = np.stack([columns.ravel(), rows.ravel()], axis=1)
+    start, end = np.concatenate([marks[17:21], marks[22:26]]), np.concatenate([marks[18:22], marks[23:27]])
+    close = (segment_distance(texels, start, end) < reach).any(axis=1)
+    near[low[1] : high[1], low[0] : high[0]] = close.reshape(rows.shape)
+    return near
+
+
+def _head(
+    scene: Scene, model: LinearFaceModel, level: PyramidLevel, brows: Bool[np.ndarray, "rows columns"]
+) -> _Head:
     rows, columns = level.usable.shape
     vertices = shape_at(model, scene).numpy()
     rotation, _ = rotation_of(scene)
@@ -122,7 +147,7 @@ def _head(scene: Scene, model: LinearFaceModel, level: PyramidLevel) -> _Head:
     count = head_kernel(ids, corners_of(model), posed, rotation, cell, triangle, basis, cosine)
     cell, triangle, basis, cosine = cell[:count], triangle[:count], basis[:count], cosine[:count]
     parts = _parts(model)
-    face, feature = parts.face[triangle], parts.feature[triangle]
+    face, feature = parts.face[triangle], parts.feature[triangle] | brows.ravel()[cell]
     core = face & ~feature & level.usable.ravel()[cell] & (cosine > GRAZING)
     observed = level.image.reshape(-1, 3)[cell]
     return _Head(cell, face, feature, core, basis, parts.albedo[triangle], observed)

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw
 
 from facefit.benchmarks.pictures import draw_lighting
 from facefit.fitting.inliers import HIDDEN_SIGMA, SkinMask
@@ -113,6 +114,20 @@ def test_an_open_face_is_seen_whatever_its_skin(tone: str) -> None:
     for name, numbers in (("brows", range(17, 27)), ("lips", range(48, 68))):
         column, row = observation.landmarks[list(numbers)].astype(int).T
         assert seen[row, column].mean() > 0.9, name
+
+
+def test_brows_that_a_detector_sees_above_the_models_are_face_and_other_bars_are_not() -> None:
+    observation, scene = portrait("light")
+    assert observation.landmarks is not None
+    raised, picture = observation.landmarks.copy(), Image.fromarray(observation.image)
+    raised[17:27, 1] -= 0.14 * observation.interocular_px
+    for brow in (raised[17:22], raised[22:27]):
+        ImageDraw.Draw(picture).line([tuple(point) for point in brow], fill=(60, 40, 30), width=7)
+    drawn = replace(observation, image=np.asarray(picture))
+    column, row = raised[17:27].astype(int).T
+    for marks, seen in ((raised, True), (observation.landmarks, False)):
+        mask, _ = mask_of(drawn.with_landmarks(marks), scene)
+        assert (mask.at_photo(SIZE, SIZE)[row, column].mean() > 0.8) == seen
 
 
 @pytest.mark.parametrize("tone", TONES)
