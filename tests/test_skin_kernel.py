@@ -18,7 +18,8 @@ def test_the_head_is_what_the_rasteriser_sees_lit_by_its_normals() -> None:
     model, scene = toy_model(), toy_scene(2, 20.0)
     size = scene.camera.width
     image, usable = np.zeros((size, size, 3), np.float32), np.ones((size, size), bool)
-    head = _head(scene, model, PyramidLevel(image, usable, 1.0, np.zeros(2)))
+    level = PyramidLevel(image, usable, 1.0, np.zeros(2))
+    head = _head(scene, model, level, np.zeros_like(usable))
     shape = scene.shape(model)
     pixels, depth = scene.camera.project(scene.pose.apply(shape)), scene.pose.apply(shape)[:, 2]
     seen = rasterize(pixels, depth, model.triangles, size, size).triangle.numpy()

@@ -112,8 +112,9 @@ def test_whoever_asks_for_every_face_gets_the_profile_beside_it(astronaut: np.nd
     assert [hit.turned for hit in detector.find(both)] == [False]
     facing, beside = detector.find(both, every=True)
     assert (facing.turned, beside.turned) == (False, True)
-    expected = alone + [astronaut.shape[1], 0, 0]
-    np.testing.assert_allclose([*beside.centre, beside.side], expected, atol=0.15 * alone[2])
+    # The boxes that are proposed lie on a grid, which the wider picture shifts.
+    apart = np.array(beside.centre) - alone[:2] - [astronaut.shape[1], 0]
+    assert np.linalg.norm(apart) < 0.2 * alone[2] and 0.75 < beside.side / alone[2] < 1.33
 
 
 @pytest.mark.slow
