@@ -187,7 +187,7 @@ def memory(photo: Path, model: Any, stages: Sequence[Any]) -> list[Row]:
     first compiled kernel is called, whatever it does: told apart from what a fit needs.
     """
     import facefit as ff
-    import facefit.fitting.recipe  # what a fit imports is not what it adds
+    import facefit.fitting.entry  # what a fit imports is not what it adds
     from facefit.rendering.rasterize import rasterize
 
     observation = ff.Observation.from_file(photo)

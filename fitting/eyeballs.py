@@ -49,10 +49,11 @@ def eyeballs_of(model: LinearFaceModel) -> Eyeballs | None:
     ball = np.zeros(model.n_vertices, dtype=bool)
     ball[model.topology.regions["eyeballs"]] = True
     # One after the other: a copy of all modes would stay in the process's memory.
-    modes = np.stack([np.abs(mode).max(1) for mode in model.albedo_basis.numpy()])
-    own = np.flatnonzero(
-        (modes[:, ball].max(1) > ELSEWHERE) & (modes[:, ~ball].max(1, initial=0) < ELSEWHERE)
-    )
+    own = np.array([
+        number
+        for number, mode in enumerate(model.albedo_basis.numpy())
+        if np.abs(mode[ball]).max() > ELSEWHERE and np.abs(mode[~ball]).max(initial=0) < ELSEWHERE
+    ], dtype=np.int64)  # fmt: skip
     mean, corners = model.mean.double().numpy(), model.topology.triangles
     sides = [ball & (mean[:, 0] > 0), ball & (mean[:, 0] <= 0)]
     eye_of = np.full(len(corners), -1, dtype=np.int64)
@@ -108,10 +109,14 @@ def _rings(
     away = np.hypot(*np.meshgrid(at, at))
     seen = drawn.covered.numpy() & (away < LAST_MM)
     corners, shares = triangles[drawn.triangle.numpy()[seen]], drawn.barycentric.numpy()[seen]
-    shown = np.einsum("nkcx,nk->ncx", colours[corners], shares)
     ring = np.rint(away[seen] / RING_MM).astype(np.int64)
     outside = away[seen] > WHITE_MM
     ring[outside] = ring[outside].min()
-    means = np.stack([shown[ring == number].mean(0) for number in range(ring.max() + 1)])
+    means = np.empty((ring.max() + 1, *colours.shape[1:]))
+    count = np.bincount(ring)
+    # One after the other: what all channels of all texels take at once would stay in the process's memory.
+    for channel in np.ndindex(colours.shape[1:]):
+        shown = (colours[(corners, *channel)] * shares).sum(1)
+        means[(slice(None), *channel)] = np.bincount(ring, shown) / count
     # Two more, where the slope is 0.
-    return np.concatenate([means, means[[-1, -1]]]).astype(np.float64)
+    return np.concatenate([means, means[[-1, -1]]])

@@ -81,14 +81,16 @@ def gaze_shapes(model: LinearFaceModel, eyes: Eyeballs) -> GazeShapes | None:
     move = np.stack([basis[number[eye], eyes.pupil[eye]] for eye in range(2)]).astype(np.float64)
     if (np.linalg.norm(move, axis=2) * full).min() < LEAST_MM:
         return None
-    is_skin = np.ones(model.n_vertices, dtype=bool)
-    is_skin[eyes.vertices] = False
     lids = [k for k, name in enumerate(names) if part_of(name) == "Eyes" and k not in number]
-    skin = basis[[*lids, *number.ravel()]][:, is_skin].reshape(len(lids) + number.size, -1)
-    of_lids = skin[: len(lids)]
+    products = np.empty((len(lids), len(lids) + number.size))
+    # One after the other: a copy of all shapes would stay in the process's memory.
+    for row, lid in enumerate(lids):
+        skin = basis[lid].copy()
+        skin[eyes.vertices] = 0
+        products[row] = [skin.ravel() @ basis[k].ravel() for k in (*lids, *number.ravel())]
     hold = np.zeros((len(names), number.size))
     hold[lids] = -np.linalg.solve(
-        of_lids @ of_lids.T + HOLD_MM2 * np.eye(len(lids)), of_lids @ skin[len(lids) :].T
+        products[:, : len(lids)] + HOLD_MM2 * np.eye(len(lids)), products[:, len(lids) :]
     )
     return GazeShapes(number, move, full, hold)
 
