@@ -135,6 +135,7 @@ def test_a_fit_brings_the_eyes_along() -> None:
     assert eyes[-1.0] < 0 and eyes[3.0] > 1.5
 
 
+@pytest.mark.slow
 def test_a_persons_eyes_have_one_colour_in_all_photographs() -> None:
     one = scene(-0.5, 3.0)
     other = replace(one, pose=Pose(torch.tensor([0.0, -0.3, 0.0]), one.pose.translation_mm))

@@ -115,6 +115,7 @@ def test_between_the_lips_the_photograph_shows_through() -> None:
     assert np.abs(drawn[beside].astype(int) - image[beside]).max() > 10
 
 
+@pytest.mark.slow
 def test_a_small_face_is_drawn_nearer_to_the_mean_over_its_pixels_than_to_their_centres() -> None:
     model = toy_model(200, 320)
     speckled = (

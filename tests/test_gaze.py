@@ -151,6 +151,7 @@ def test_landmarks_alone_say_nothing_of_the_gaze() -> None:
     assert not any(activations(result.scene).values())
 
 
+@pytest.mark.slow
 def test_each_photograph_of_a_person_has_a_gaze_of_its_own() -> None:
     one = scene(-0.5, 1.0)
     other = replace(one, pose=Pose(torch.tensor([0.0, -0.3, 0.0]), one.pose.translation_mm))

@@ -176,6 +176,7 @@ def test_independent_copies_are_evidence_as_often_as_they_are_given(monkeypatch:
     assert float(many.identity.norm()) > float(single.identity.norm())
 
 
+@pytest.mark.slow
 def test_views_together_know_a_person_better_than_each_alone() -> None:
     errors = []
     for person in range(3):
