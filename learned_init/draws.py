@@ -68,11 +68,11 @@ def draw_expression(model: LinearFaceModel, rng: np.random.Generator) -> Float[n
         for i, name in enumerate(names):
             if name.startswith("eyeBlink"):
                 found[i] = full[i] * rng.uniform(0.3, 1.0)
-    if rng.random() < 0.18 and "jawOpen" in names:
+    if rng.random() < 0.25 and "jawOpen" in names:
         found[names.index("jawOpen")] = full[names.index("jawOpen")] * rng.uniform(0.2, 1.0)
-    if rng.random() < 0.25:
-        # A smile, often one that shows the teeth.
-        smile, parted = rng.uniform(0.2, 1.0), rng.uniform(0.0, 0.9) * (rng.random() < 0.6)
+    if rng.random() < 0.3:
+        # A smile, mostly one that shows the teeth.
+        smile, parted = rng.uniform(0.2, 1.0), rng.uniform(0.0, 0.9) * (rng.random() < 0.75)
         for i, name in enumerate(names):
             if name.startswith("mouthSmile"):
                 found[i] = full[i] * smile

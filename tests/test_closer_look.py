@@ -12,7 +12,7 @@ from toy import observe, toy_model, toy_scene
 
 from facefit.errors import ModelFileError
 from facefit.fitting.linear import landmark_start
-from facefit.learned_init import shards
+from facefit.learned_init import closer_samples, shards
 from facefit.learned_init.calibrate import error_patterns
 from facefit.learned_init.closer_look import Looker, inputs_of, look_closer, mirrored, whitening_of
 from facefit.learned_init.closer_network import CloserHead, CloserTrunk, Correction
@@ -25,6 +25,9 @@ from facefit.learned_init.rim import Rim
 from facefit.learned_init.training import Settings
 from facefit.learned_init.unwrap import CELLS, PIXELS, Axis, Cylinder, places_on_cylinder
 from facefit.models.camera import FACING
+from facefit.models.face_model import LinearFaceModel
+from facefit.models.scene import Scene
+from facefit.observation import Observation
 
 MODEL = toy_model()
 
@@ -212,6 +215,33 @@ def test_a_sample_says_how_far_the_first_fit_is_off() -> None:
     # Two fits of one picture: their points and corrections differ by the same, up to each fit's own scale.
     assert not np.allclose(found[0].shift, found[-1].shift)
     assert np.abs(sample.points).max() < 400
+
+
+def test_the_closer_look_learns_from_the_first_ones_errors_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One fit of each picture begins at landmarks as a detector gives them, one where the first look has them; and the
+    samples say how far off the points are from there.
+    """
+    begun: list[np.ndarray] = []
+
+    def first_fit(photo: Observation, model: LinearFaceModel) -> Scene:
+        assert photo.landmarks is not None
+        begun.append(photo.landmarks)
+        return landmark_start(photo, model)
+
+    drawing = CloserSynthesizer(MODEL, first_fit)
+    sample = drawing.pictures(3, 1)
+    shut = sample.marked.copy()
+    shut[60:68, 1] = shut[60:68, 1].mean() + 3.0
+    monkeypatch.setattr(drawing, "network", object())
+    monkeypatch.setattr(closer_samples, "look", lambda *_: (np.stack([shut - 1, shut + 1]), None, None))
+    one, other = drawing(3, 1)
+    assert not np.allclose(begun[0], shut, atol=0.1)
+    np.testing.assert_allclose(begun[1], shut)
+    known = slice(17, 68)
+    here = (other.marks - other.shift[:68])[known]
+    # A landmark minus the truth, in one unit of length: what the first look has wrong.
+    scale = np.linalg.norm(here) / np.linalg.norm((shut - sample.points[:68])[known])
+    np.testing.assert_allclose(here, scale * (shut - sample.points[:68])[known], atol=1e-3)
 
 
 @pytest.fixture

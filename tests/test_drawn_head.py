@@ -14,6 +14,8 @@ from facefit.learned_init.draws import Lamp, Sky, turned_by
 from facefit.learned_init.fields import Fields
 from facefit.learned_init.heads import HeadPainter, LitHead, View
 from facefit.mesh import vertex_normals
+from facefit.models import load_model
+from facefit.models.camera import FACING
 from facefit.rendering.interpolate import interpolate
 from facefit.rendering.rasterize import rasterize
 
@@ -101,6 +103,34 @@ def test_under_an_even_sky_an_albedo_that_undoes_the_occlusion_is_drawn_even() -
     head = painted([lamp_from([0, 0, 1], 0.0)], 0.8, 0.0, np.tile(0.3 / occlusion, (3, 1)))
     assert (head.cover == 1).mean() > 0.15
     np.testing.assert_allclose(head.color, np.tile(0.3 * 0.8 * head.cover, (3, 1, 1)), atol=1e-6)
+
+
+def test_teeth_between_parted_lips_are_white() -> None:
+    """The lips of the mean face, which are closed, do not shade them."""
+    model = load_model("builtin")
+    painter = HeadPainter(model)
+    unit = model.expression_unit
+    parted = torch.zeros(model.n_expression)
+    for name in (
+        "mouthUpperUpLeft",
+        "mouthUpperUpRight",
+        "mouthLowerDownLeft",
+        "mouthLowerDownRight",
+        "jawOpen",
+    ):
+        k = model.expression_names.index(name)
+        parted[k] = (0.2 if name == "jawOpen" else 0.8) / unit[k]
+    vertices = model.vertices(torch.zeros(model.n_identity), parted)
+    teeth = np.zeros(model.n_vertices, np.float32)
+    teeth[model.topology.regions["teeth"]] = 1
+    mouth = np.array(FACING) @ vertices[model.topology.regions["teeth"]].double().numpy().mean(0)
+    here = View(np.array(FACING), np.array([0.0, 0.0, 600.0]) - mouth, 500.0, np.array([64.0, 64.0]))
+    light = Sky(np.full(3, 1.0), np.zeros((3, 3)))
+    dark = [lamp_from([0, 0, 1], 0.0)]
+    albedo = np.tile(teeth, (3, 1))
+    bright = painter.paint(vertices.numpy(), albedo, here, 128, dark, light, (0.0, 1.0), None).color[0]
+    assert (bright > 0).sum() > 20
+    assert bright.max() > 0.4
 
 
 @pytest.mark.parametrize("gloss", [0.0, 0.3])
