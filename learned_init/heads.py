@@ -20,8 +20,8 @@ from facefit.models.face_model import LinearFaceModel
 
 SHADOW_PX, SHADOW_BIAS_MM = 112, 4.0
 OCCLUSION_DIRECTIONS = 48
-# The share of the sky that teeth see between parted lips.
-TEETH_SEE = 0.5
+# The share of the sky that teeth and tongue see between parted lips.
+MOUTH_SEES = 0.5
 # Gloss is of full strength from this albedo on: black hair does not shine white.
 MATT_ALBEDO = 0.02
 # The hairline is where this mixture of up and back, from the brows, reaches about 45 mm.
@@ -77,10 +77,11 @@ class HeadPainter:
                 self.scalp[np.asarray(model.topology.regions[part], np.int64)] = -np.inf
         self.fields = Fields(mean, model.topology.mirror)
         self.occlusion = self._ambient_occlusion(mean)
-        if "teeth" in model.topology.regions:
-            # The mean face has its mouth closed; where teeth are seen, it is open.
-            teeth = np.asarray(model.topology.regions["teeth"], np.int64)
-            self.occlusion[teeth] = np.maximum(self.occlusion[teeth], TEETH_SEE)
+        for part in ("teeth", "mouth_inside"):
+            # The mean face has its mouth closed; where these are seen, it is open.
+            if part in model.topology.regions:
+                inside = np.asarray(model.topology.regions[part], np.int64)
+                self.occlusion[inside] = np.maximum(self.occlusion[inside], MOUTH_SEES)
 
     def paint(
         self,

@@ -153,7 +153,9 @@ def behind_head(picture: Colors, marks: Points, hair: Color | None, rng: np.rand
 def mouth(
     picture: Colors, marks: Points, hole: Float[np.ndarray, "size size"], rng: np.random.Generator
 ) -> Colors:
-    """The inside of a parted mouth where the model has none: dark, with a row of teeth below the upper lip."""
+    """The inside of a parted mouth where the model has none: dark, often with a tongue, a row of teeth below the upper
+    lip, and one above the lower.
+    """
     size = picture.shape[-1]
     inner = marks[60:68]
     if np.linalg.norm(inner[2] - inner[6]) < 0.5:
@@ -162,11 +164,18 @@ def mouth(
     brush.polygon(inner + 0.15 * (inner - inner.mean(0)))
     alpha = brush.alpha * hole
     picture = over(picture, alpha, rng.uniform(0.02, 0.12) * np.array([1.0, 0.55, 0.5]))
-    if rng.random() < 0.7:
-        teeth = Brush(size)
-        drop = (inner[6] - inner[2]) * rng.uniform(0.25, 0.5)
-        teeth.polygon(np.concatenate([inner[:5], (inner[:5] + drop)[::-1]]))
-        picture = over(picture, teeth.alpha * alpha, rng.uniform(0.25, 0.6) * np.array([1.0, 0.95, 0.85]))
+    down = inner[6] - inner[2]
+    if rng.random() < 0.5:
+        tongue = Brush(size)
+        reach = 0.5 * np.array([np.linalg.norm(inner[4] - inner[0]), np.linalg.norm(down)])
+        tongue.ellipse(inner.mean(0) + rng.uniform(0.1, 0.4) * down, reach * rng.uniform(0.6, 1.1, 2))
+        picture = over(picture, tongue.alpha * alpha, rng.uniform(0.1, 0.5) * np.array([1.0, 0.45, 0.42]))
+    enamel = rng.uniform(0.25, 0.6) * np.array([1.0, 0.95, 0.85])
+    for lip, length, share in ((inner[:5], rng.uniform(0.25, 0.5), 0.7), (inner[[0, 7, 6, 5, 4]], -0.2, 0.3)):
+        if rng.random() < share:
+            teeth = Brush(size)
+            teeth.polygon(np.concatenate([lip, (lip + length * down)[::-1]]))
+            picture = over(picture, teeth.alpha * alpha, enamel)
     return picture
 
 

@@ -54,8 +54,10 @@ WARPED = 0.75
 JAW = slice(17)
 # How much of the way from a jaw point of the surface to the silhouette detectors go on a turned head.
 SLIDES = (0.6, 1.0)
-# What teeth reflect, and their colour: a model's own are often dark, for they lie in the shade of its closed lips.
+# What teeth reflect, and their colour, and how much brighter a mouth is inside than the model has it: models' are often
+# dark, as if they lay in the shade of closed lips.
 TEETH, ENAMEL = (0.15, 0.75), (1.0, 0.95, 0.85)
+MOUTH = (0.3, 3.0)
 # Share of the heads with brows beyond those in the albedo, where both are seen: the eyes lie further apart than this,
 # over the distance from the bridge of the nose to the chin.
 BROWED, BOTH_BROWS_SEEN = 0.5, 0.65
@@ -161,9 +163,11 @@ class Synthesizer:
         hair, tone = draw_hair(rng)
         even = self.model.albedo(torch.from_numpy(albedo).float()).numpy()
         colors = np.clip(even.T * self.painter.fields.blotches(rng), 0.01, 0.95)
-        if "teeth" in self.model.topology.regions:
-            teeth = self.model.topology.regions["teeth"]
-            colors[:, teeth] = rng.uniform(*TEETH) * np.array(ENAMEL)[:, None]
+        regions = self.model.topology.regions
+        if "mouth_inside" in regions:
+            colors[:, regions["mouth_inside"]] *= float(np.exp(rng.uniform(*np.log(MOUTH))))
+        if "teeth" in regions:
+            colors[:, regions["teeth"]] = rng.uniform(*TEETH) * np.array(ENAMEL)[:, None]
         upright = np.eye(3)
         upright[:2, :2] = crop.turn
         view = View(upright @ turn, upright @ translation, FOCAL_PX * crop.scale, crop.apply(np.zeros(2)))

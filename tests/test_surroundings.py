@@ -88,6 +88,29 @@ def test_an_occluder_hides_a_part_of_the_face(kind: str) -> None:
     assert np.array_equal(occlude(grey(), marks(), "none", SKIN, HAIR, np.random.default_rng(0)), grey())
 
 
+def test_open_mouths_show_teeth_tongue_or_the_dark() -> None:
+    """Only inside the lips, and only where the model has nothing; over many mouths, whites, reds and black are seen."""
+    open_wide = marks()
+    middle = open_wide[60:68].mean(0)
+    open_wide[60:68] = middle + (open_wide[60:68] - middle) * [1.0, 0.0] + [[0, d] for d in
+                       (0, -14, -18, -14, 0, 14, 18, 14)]  # fmt: skip
+    hole = np.zeros((SIZE, SIZE), np.float32)
+    hole[:, : round(middle[0])] = 1
+    row, column = round(middle[1]), round(middle[0]) - 4
+    seen = []
+    for seed in range(60):
+        painted = mouth(grey(), open_wide, hole, np.random.default_rng(seed))
+        changed = (painted != grey()).any(0)
+        assert not changed[:, round(middle[0]) :].any()
+        assert not changed[: row - 30].any() and not changed[row + 30 :].any()
+        seen.append(painted[:, row - 25 : row + 25, column])
+    inside = np.concatenate(seen, 1)
+    red = inside[0] > 1.5 * inside[1]
+    assert (inside.max(0) < 0.13).mean() > 0.1
+    assert (red & (inside[0] > 0.2)).mean() > 0.05
+    assert ((inside.min(0) > 0.2) & (inside[0] > 1.1 * inside[2])).mean() > 0.05
+
+
 def test_everything_is_painted_in_single_precision() -> None:
     """One factor in double precision makes all that follows it twice as slow."""
     for seed in range(12):
