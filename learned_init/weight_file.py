@@ -15,7 +15,7 @@ from torch import nn
 
 from facefit.errors import ModelFileError
 from facefit.learned_init.points import DensePoints
-from facefit.models.cache import cache_folder
+from facefit.models.cache import atomic_path, cache_folder
 from facefit.models.face_model import LinearFaceModel
 
 FOLDER = Path(__file__).parent
@@ -81,10 +81,8 @@ def write_file(
         "points.barycentric": points.barycentric.astype(np.float32),
         "points.mirror": points.mirror.astype(np.int32),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    save_file({**tensors, **more}, temporary, {"format": kind, "card": json.dumps(card)})
-    temporary.replace(path)
+    with atomic_path(path) as temporary:
+        save_file({**tensors, **more}, temporary, {"format": kind, "card": json.dumps(card)})
 
 
 @contextmanager

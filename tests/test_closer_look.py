@@ -288,6 +288,8 @@ def test_patterns_of_errors_are_found_again() -> None:
 def test_weights_come_back_and_say_the_same(tmp_path: Path) -> None:
     path = tmp_path / "toy_closer.safetensors"
     write_closer(path, untrained())
+    # Others may read what lies in a shared place.
+    assert path.stat().st_mode & 0o044 == 0o044
     found = read_closer(path, MODEL)
     truth = toy_scene(2)
     crop = crop_of_landmarks(looker().pixels(truth)[:68])
