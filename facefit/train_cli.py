@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,6 @@ def train(
     from facefit.learned_init.ship import ship_closer, ship_first
     from facefit.learned_init.train import FirstTraining
     from facefit.learned_init.training import Settings
-    from facefit.learned_init.weight_file import own_weights
     from facefit.models import load_model
 
     work = work or Path("facefit_training")
@@ -59,12 +59,10 @@ def train(
     end = time.monotonic() + 60 * minutes
     models = [load_model(name) for name in names]
 
-    def written(name: str) -> Path:
-        return output / f"{name}.safetensors" if output else own_weights(name)
-
     for look, drawing, kind in (
-        ("first", drawing_first, FirstTraining), ("closer", drawing_closer, CloserTraining)
-    ):  # fmt: skip
+        ("first", drawing_first, FirstTraining),
+        ("closer", partial(drawing_closer, output=output), CloserTraining),
+    ):
         folder = work / look
         training = kind(models, folder, folder / "pictures", settings)
         if not training.over:
@@ -81,10 +79,10 @@ def train(
             return
         for model in models:
             if isinstance(training, FirstTraining):
-                path = written(model.name)
+                path = weights_path(output, model.name)
                 ship_first(training, model.name, path)
             else:
-                path = written(closer_name(model.name))
+                path = weights_path(output, closer_name(model.name))
                 ship_closer(training, model.name, path)
             click.echo(f"{path} ({path.stat().st_size / 1e6:.1f} MB)")
 
@@ -107,8 +105,16 @@ def drawing_first(model: LinearFaceModel) -> Draw:
     return lambda seed, index: [synthesizer(seed, index)]
 
 
-def drawing_closer(model: LinearFaceModel) -> Draw:
+def drawing_closer(model: LinearFaceModel, output: Path | None) -> Draw:
+    """Half of what the closer look learns from begins where the first look, just trained, has the landmarks."""
     from facefit.learned_init.closer_samples import CloserSynthesizer
+    from facefit.learned_init.weights import read_weights
     from facefit.reconstruct import first_fit
 
-    return CloserSynthesizer(model, first_fit)
+    return CloserSynthesizer(model, first_fit, read_weights(weights_path(output, model.name), model))
+
+
+def weights_path(output: Path | None, name: str) -> Path:
+    from facefit.learned_init.weight_file import own_weights
+
+    return output / f"{name}.safetensors" if output else own_weights(name)

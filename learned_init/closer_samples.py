@@ -15,7 +15,7 @@ from facefit.learned_init.closer_look import Looker
 from facefit.learned_init.crop import SIZE_PX, Crop
 from facefit.learned_init.predict import NO_MARKS, look
 from facefit.learned_init.synthetic import Sample, Synthesizer, draw_landmarks
-from facefit.learned_init.weights import initialiser_for
+from facefit.learned_init.weights import Initialiser
 from facefit.models.camera import Camera
 from facefit.models.face_model import LinearFaceModel
 from facefit.models.scene import Scene
@@ -46,13 +46,16 @@ class CloserSample:
 
 
 class CloserSynthesizer:
-    """Draws `CloserSample`s from one model, some of each picture."""
+    """Draws `CloserSample`s from one model, some of each picture; with no network of the first look, detectors' errors
+    stand in for its own.
+    """
 
-    def __init__(self, model: LinearFaceModel, first_fit: FirstFit) -> None:
-        self.model, self.first_fit = model, first_fit
+    def __init__(
+        self, model: LinearFaceModel, first_fit: FirstFit, network: Initialiser | None = None
+    ) -> None:
+        self.model, self.first_fit, self.network = model, first_fit, network
         self.pictures = Synthesizer(model)
         self.looker = Looker(model, self.pictures.points)
-        self.network = initialiser_for(model)
 
     def __call__(self, seed: int, index: int) -> Iterator[CloserSample]:
         """The same for the same seed and index."""
@@ -68,7 +71,7 @@ class CloserSynthesizer:
                 yield CloserSample(seen.unwrapped.picture, normals, seen.marks, seen.view, shift)
 
     def first_look(self, sample: Sample) -> Float[np.ndarray, "68 2"] | None:
-        """The landmarks that the first look finds by itself; None where it is not trained."""
+        """The landmarks that the first look finds by itself; None without its network."""
         if self.network is None:
             return None
         points, _, _ = look(self.network, sample.image, [WHOLE], NO_MARKS)

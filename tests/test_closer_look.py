@@ -228,11 +228,10 @@ def test_the_closer_look_learns_from_the_first_ones_errors_too(monkeypatch: pyte
         begun.append(photo.landmarks)
         return landmark_start(photo, model)
 
-    drawing = CloserSynthesizer(MODEL, first_fit)
+    drawing = CloserSynthesizer(MODEL, first_fit, object())  # type: ignore[arg-type]
     sample = drawing.pictures(3, 1)
     shut = sample.marked.copy()
     shut[60:68, 1] = shut[60:68, 1].mean() + 3.0
-    monkeypatch.setattr(drawing, "network", object())
     monkeypatch.setattr(closer_samples, "look", lambda *_: (np.stack([shut - 1, shut + 1]), None, None))
     one, other = drawing(3, 1)
     assert not np.allclose(begun[0], shut, atol=0.1)
